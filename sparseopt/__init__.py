@@ -1,0 +1,93 @@
+"""Group-sparse optimization: problems, solvers, paths, estimators, and certificates for what they return.
+
+    minimise over w, b   (1/n) sum_i f(y_i, <x_i, w> + b)  +  lam sum_g omega_g q(||w_g||)
+
+for a partition of the features into groups g, a loss f, and a regularizer q from the convex group lasso to nonconvex
+penalties that shrink large groups less. All public names are attributes of `sparseopt`; each is imported on first use,
+so `import sparseopt` takes milliseconds.
+
+Notation everywhere: `w` coefficients, `z = Xw`, `u` norm of a block, `t` step, `q` regularizer, `lam` its strength,
+`omega` group weights, `g` a group.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {  # module -> the public names it defines
+    "groups": "Groups as_groups",
+    "regularizers": "L2 Power LogSum LambertW Expm1Mask MCP SCAD Capped TransformedL1 Laplace Arctan L0 Scaled "
+    "regularizer REGULARIZERS get_regularizer",
+    "losses": "Squares Huber Logistic Poisson Multinomial get_loss",
+    "designs": "Dense Csc as_design",
+    "problem": "Penalty Composite Problem",
+    "solution": "Status Solution Path",
+    "solvers": "solve bcd fista",
+    "paths": "path lam_max cross_validate",
+    "estimators": "GroupSparseRegressor GroupSparseClassifier GroupSparseRegressorCV GroupSparseClassifierCV",
+}
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a name as exported
+    from sparseopt.designs import Csc as Csc
+    from sparseopt.designs import Dense as Dense
+    from sparseopt.designs import as_design as as_design
+    from sparseopt.estimators import GroupSparseClassifier as GroupSparseClassifier
+    from sparseopt.estimators import GroupSparseClassifierCV as GroupSparseClassifierCV
+    from sparseopt.estimators import GroupSparseRegressor as GroupSparseRegressor
+    from sparseopt.estimators import GroupSparseRegressorCV as GroupSparseRegressorCV
+    from sparseopt.groups import Groups as Groups
+    from sparseopt.groups import as_groups as as_groups
+    from sparseopt.losses import Huber as Huber
+    from sparseopt.losses import Logistic as Logistic
+    from sparseopt.losses import Multinomial as Multinomial
+    from sparseopt.losses import Poisson as Poisson
+    from sparseopt.losses import Squares as Squares
+    from sparseopt.losses import get_loss as get_loss
+    from sparseopt.paths import cross_validate as cross_validate
+    from sparseopt.paths import lam_max as lam_max
+    from sparseopt.paths import path as path
+    from sparseopt.problem import Composite as Composite
+    from sparseopt.problem import Penalty as Penalty
+    from sparseopt.problem import Problem as Problem
+    from sparseopt.regularizers import L0 as L0
+    from sparseopt.regularizers import L2 as L2
+    from sparseopt.regularizers import MCP as MCP
+    from sparseopt.regularizers import REGULARIZERS as REGULARIZERS
+    from sparseopt.regularizers import SCAD as SCAD
+    from sparseopt.regularizers import Arctan as Arctan
+    from sparseopt.regularizers import Capped as Capped
+    from sparseopt.regularizers import Expm1Mask as Expm1Mask
+    from sparseopt.regularizers import LambertW as LambertW
+    from sparseopt.regularizers import Laplace as Laplace
+    from sparseopt.regularizers import LogSum as LogSum
+    from sparseopt.regularizers import Power as Power
+    from sparseopt.regularizers import Scaled as Scaled
+    from sparseopt.regularizers import TransformedL1 as TransformedL1
+    from sparseopt.regularizers import get_regularizer as get_regularizer
+    from sparseopt.regularizers import regularizer as regularizer
+    from sparseopt.solution import Path as Path
+    from sparseopt.solution import Solution as Solution
+    from sparseopt.solution import Status as Status
+    from sparseopt.solvers import bcd as bcd
+    from sparseopt.solvers import fista as fista
+    from sparseopt.solvers import solve as solve
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparseopt' has no attribute {name!r}: dir(sparseopt) lists the public names.")
+    from importlib import import_module
+
+    value = getattr(import_module(f"sparseopt.{_HOMES[name]}"), name)
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,114 @@
+"""Compiled kernels with a disk cache that is never stale.
+
+Numba stores a compiled kernel under a stamp of the one file that holds it, so a kernel that inlines
+`LogSum.prox` would keep the old formula after `regularizers.py` was edited. `kernel` stamps every kernel with the
+SHA-256 of all sources it may inline: the package itself and, in a process that defines regularizers of its own, their
+files too. Such a process keeps its kernels under a name of their own, so it does not evict the package's.
+
+The cache lies beside the sources, or where Numba's `NUMBA_CACHE_DIR` says. Kernels are compiled per combination of
+argument types: one for dense float64 with `L2`, another for CSC with `MCP`, and so on, each once per machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import IndexDataCacheFile
+
+__all__ = ["depends_on", "kernel", "vectorized_kernel"]
+
+_PACKAGE = Path(__file__).parent
+_package_sources = sorted(_PACKAGE.rglob("*.py"))
+_user_sources: set[Path] = set()
+_process = ""  # names this process once a class of `__main__` takes part
+_kernels: list[Any] = []
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` to machine code, cached on disk and fresh whenever a source it uses has changed."""
+    return _register(numba.njit(cache=True, error_model="numpy")(function))
+
+
+def vectorized_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` whose sums may be reordered, so that the compiler can use vector registers.
+
+    Only reordering and fused multiply-add are allowed: NaN and infinity keep their meaning.
+    """
+    flags = {"reassoc", "contract", "nsz"}
+    return _register(numba.njit(cache=True, error_model="numpy", fastmath=flags)(function))
+
+
+def depends_on(cls: type) -> None:
+    """Count the file that defines `cls` among the sources of every kernel.
+
+    A class of the running script, console or notebook (`__main__`) is another class in the next process, so kernels
+    that use it cannot be found again: they are stamped with this process and overwritten by the next. Put a
+    regularizer into a module of its own to have its kernels cached.
+    """
+    global _process
+    if cls.__module__ == "__main__":
+        if _process:
+            return
+        _process = f"{os.getpid()} {time.time_ns()}"
+    else:
+        path = Path(inspect.getfile(cls)).resolve()
+        if path.is_relative_to(_PACKAGE.resolve()) or path in _user_sources:
+            return
+        _user_sources.add(path)
+    _digest.cache_clear()
+    for compiled in _kernels:
+        _stamp(compiled)
+
+
+def _register(compiled: Any) -> Any:
+    _kernels.append(compiled)
+    _stamp(compiled)
+    return compiled
+
+
+class _CacheFile(IndexDataCacheFile):
+    """Numba reads the index of a cache before it compares stamps; an index that names a lost class is only stale."""
+
+    def _load_index(self) -> Any:
+        try:
+            return super()._load_index()
+        except (AttributeError, ImportError):
+            return {}
+
+
+class _Once:
+    """The digest of all sources, computed once until `cache_clear`: reading the package takes milliseconds."""
+
+    def __init__(self) -> None:
+        self._value: tuple[str, str] | None = None
+
+    def __call__(self) -> tuple[str, str]:
+        if self._value is None:
+            user = sorted(_user_sources)
+            text = b"".join(path.read_bytes() for path in [*_package_sources, *user])
+            names = "\n".join([*map(str, user), "__main__" if _process else ""])
+            variant = hashlib.sha256(names.encode()).hexdigest()[:8] if user or _process else ""
+            self._value = hashlib.sha256(text + _process.encode()).hexdigest(), variant
+        return self._value
+
+    def cache_clear(self) -> None:
+        self._value = None
+
+
+_digest = _Once()
+
+
+def _stamp(compiled: Any) -> None:
+    cache = getattr(compiled, "_cache", None)
+    if cache is None:  # NUMBA_DISABLE_JIT=1 leaves a plain Python function
+        return
+    stamp, variant = _digest()
+    base = cache._impl.filename_base + (f"-{variant}" if variant else "")
+    cache._cache_file = _CacheFile(cache_path=cache._cache_path, filename_base=base, source_stamp=stamp)

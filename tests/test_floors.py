@@ -1,0 +1,137 @@
+"""Data flows one way: a file imports only from the floors below its own.
+
+The imports are read, not executed, so those inside functions count as well. Files of one package share a floor and may
+use each other; two entries on one floor may not, except for the pairs in SIDEWAYS.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparseopt import _HOMES
+
+# Modules or packages right under `sparseopt`, from the ground up.
+FLOORS = (
+    ("scalar", "jit", "structs"),
+    ("groups", "designs", "losses", "regularizers", "datasets"),
+    ("problem",),
+    ("optimality",),
+    ("solution",),
+    ("solvers", "selection", "certificates", "convex"),
+    ("paths", "laws"),
+    ("estimators", "plotting", "nn"),
+    ("proofs_checks", "experiments"),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+# (who, whom) on one floor, and why.
+SIDEWAYS = {
+    ("structs", "jit"): "a class whose methods run in kernels is a source of those kernels",
+}
+
+FOLDERS = {"sparseopt": (), "nn": ("nn",), "proofs_checks": ("proofs_checks",), "experiments": ("experiments",)}
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything a file imports from sparseopt, wherever in the file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value
+
+
+def violations(root: Path) -> list[str]:
+    """One sentence per import that does not go down."""
+    found = []
+    for folder, prefix in FOLDERS.items():
+        for file in sorted((root / folder).rglob("*.py")):
+            parts = (*prefix, *file.relative_to(root / folder).with_suffix("").parts)
+            if parts == ("__init__",):  # the table of public names: tests/test_import.py
+                continue
+            for line, name in imports(ast.parse(file.read_text(encoding="utf-8"))):
+                if name.split(".")[0] == "sparseopt":
+                    found += [f"{file.relative_to(root)}:{line}: {why}" for why in _objections(parts[0], name)]
+    return found
+
+
+def _objections(who: str, name: str) -> Iterator[str]:
+    parts = name.split(".")[1:]
+    whom = _HOMES.get(parts[0], parts[0]) if parts else ""
+    if whom in ("", "__version__"):  # the bare package holds the version and nothing else at import
+        return
+    if who not in FLOOR or whom not in FLOOR:
+        yield f"{who if who not in FLOOR else whom} stands on no floor: add it to FLOORS"
+    elif who != whom:
+        if FLOOR[whom] > FLOOR[who]:
+            yield f"{who} (floor {FLOOR[who]}) imports {name} (floor {FLOOR[whom]}), which is above"
+        elif FLOOR[whom] == FLOOR[who] and (who, whom) not in SIDEWAYS:
+            yield f"{who} imports {name} from its own floor {FLOOR[who]}"
+        if any(part.startswith("_") and not part.startswith("__") for part in parts):
+            yield f"{who} imports {name}, which is private to {whom}"
+
+
+def test_imports_go_down(root: Path) -> None:
+    assert violations(root) == []
+
+
+def test_every_exception_is_used(root: Path) -> None:
+    used = set()
+    for who, whom in SIDEWAYS:
+        for file in (root / "sparseopt").glob(f"{who}.py"):
+            names = [name for _, name in imports(ast.parse(file.read_text(encoding="utf-8")))]
+            used |= {(who, whom) for name in names if name.startswith(f"sparseopt.{whom}")}
+    assert used == set(SIDEWAYS)
+
+
+WRONG = {
+    "upwards": ("sparseopt/problem.py", "from sparseopt.solvers import bcd", "above"),
+    "upwards in a function": ("sparseopt/problem.py", "def f():\n    from sparseopt.solvers import bcd", "above"),
+    "upwards by a string": ("sparseopt/problem.py", "import_module('sparseopt.paths')", "above"),
+    "through the public name": ("sparseopt/designs.py", "from sparseopt import Problem", "above"),
+    "upwards from inside a package": ("sparseopt/losses/loss.py", "import sparseopt.solution", "above"),
+    "the judge asks the player": ("sparseopt/certificates/gap.py", "from sparseopt.solvers import bcd", "own floor"),
+    "sideways": ("sparseopt/losses/loss.py", "from sparseopt.designs import Dense", "own floor"),
+    "the core needs torch": ("sparseopt/solvers/bcd.py", "import sparseopt.nn.blocks", "above"),
+    "a floor skipped by nn": (
+        "nn/methods/iht.py",
+        "from sparseopt.estimators import GroupSparseRegressor",
+        "own floor",
+    ),
+    "not public": ("experiments/bench.py", "from sparseopt.solvers._loop import run", "private"),
+    "no floor": ("sparseopt/utils.py", "from sparseopt.jit import kernel", "no floor"),
+}
+
+
+@pytest.mark.parametrize(("file", "text", "reason"), WRONG.values(), ids=WRONG)
+def test_a_wrong_tree_is_rejected(tmp_path: Path, file: str, text: str, reason: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    (objection,) = violations(tmp_path)
+    assert objection.startswith(f"{file}:")
+    assert reason in objection
+
+
+RIGHT = {
+    "downwards": ("sparseopt/problem.py", "from sparseopt.groups import Groups, as_groups\nimport numpy as np"),
+    "inside a package": ("sparseopt/solvers/bcd.py", "from sparseopt.solvers._loop import run"),
+    "the version": ("sparseopt/solution.py", "from sparseopt import __version__\nimport sparseopt"),
+    "public names": ("experiments/bench.py", "from sparseopt import Problem, solve\nfrom sparseopt.nn import blocks"),
+}
+
+
+@pytest.mark.parametrize(("file", "text"), RIGHT.values(), ids=RIGHT)
+def test_a_right_tree_is_accepted(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    assert violations(tmp_path) == []

@@ -1,0 +1,198 @@
+"""Kernels: methods of NamedTuples inside them, and a disk cache that an edited source cannot fool."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import sparseopt
+from sparseopt.jit import kernel
+from sparseopt.structs import compiled
+
+
+@compiled
+class Line(NamedTuple):
+    """Annotated and bare methods, one of them calling another."""
+
+    a: float
+    b: float
+
+    def at(self, x: float) -> float:
+        return self.a * x + self.b
+
+    def root(self):
+        return -self.b / self.a
+
+    def check(self):
+        return self.at(self.root())
+
+
+@compiled
+class Identity(NamedTuple):
+    def at(self, x):
+        return x
+
+    def root(self):
+        return 0.0
+
+
+@compiled
+class Shifted(NamedTuple):
+    inner: Identity
+    by: float
+
+    def at(self, x):
+        return self.inner.at(x - self.by)
+
+    def root(self):
+        return self.inner.root() + self.by
+
+
+@kernel
+def evaluate(line, x):
+    return line.at(x) + 10.0 * line.root()
+
+
+def test_methods_in_a_kernel() -> None:
+    for line in (Line(2.0, 3.0), Identity(), Shifted(Identity(), 3.0), Shifted(Line(2.0, 3.0), 1.0)):
+        assert evaluate(line, 5.0) == line.at(5.0) + 10.0 * line.root()
+
+
+def test_a_method_may_call_another() -> None:
+    @kernel
+    def call(line):
+        return line.check()
+
+    assert call(Line(2.0, 3.0)) == 0.0
+
+
+@pytest.mark.parametrize("written", ["at(self, y)", "at(self)", "at(self, x, y)", "at(self, x=1.0)", "at(self, *x)"])
+def test_another_signature_is_refused(written: str) -> None:
+    scope: dict[str, type] = {}
+    exec(f"from typing import NamedTuple\nclass Other(NamedTuple):\n    def {written}: return 1.0", scope)
+    with pytest.raises(TypeError) as caught:
+        compiled(scope["Other"])
+    known = "at(self, x): methods of one name share one signature."
+    assert str(caught.value) == f"Other.{written} must be written {known}"
+
+
+MODULE = """
+from typing import NamedTuple
+from sparseopt.structs import compiled
+
+@compiled
+class Mine(NamedTuple):
+    def user_value(self, u):
+        return {factor} * u
+"""
+KERNELS = """
+from sparseopt.jit import kernel
+from sparseopt.regularizers import LogSum
+
+@kernel
+def total(q, u):
+    return q.user_value(u)
+
+@kernel
+def package_total(q, u):
+    return q.value(u)
+"""
+RUN_USER = """
+import mine, kernels
+print(kernels.total(mine.Mine(), 1.0), sum(kernels.total.stats.cache_hits.values()))
+"""
+RUN_PACKAGE = """
+import kernels
+print(round(kernels.package_total(kernels.LogSum(1.0), 1.0), 6), sum(kernels.package_total.stats.cache_hits.values()))
+"""
+RUN_MAIN = """
+import kernels
+{module}
+print(kernels.total(Mine(), 1.0), sum(kernels.total.stats.cache_hits.values()))
+"""
+
+
+class Project:
+    """A user's folder with a copy of the package, its own cache, and a fresh process for every run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("__init__", "scalar", "jit", "structs"):
+            source = Path(sparseopt.__file__).parent / f"{name}.py"
+            (folder / "sparseopt").mkdir(exist_ok=True)
+            shutil.copy(source, folder / "sparseopt")
+        regularizers = Path(sparseopt.__file__).parent / "regularizers"
+        shutil.copytree(
+            regularizers, folder / "sparseopt" / "regularizers", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        self.write("mine.py", MODULE.format(factor=2.0))
+        self.write("kernels.py", KERNELS)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def run(self, script: str) -> list[float]:
+        self.write("script.py", script)
+        environment = os.environ | {
+            "PYTHONPATH": str(self.folder),
+            "NUMBA_CACHE_DIR": str(self.folder / "cache"),
+            "PYTHONDONTWRITEBYTECODE": "1",  # two edits within one second would share a .pyc
+        }
+        command = [sys.executable, "-W", "error", str(self.folder / "script.py")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return [float(word) for word in done.stdout.split()]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_the_cache_follows_a_users_file(project: Project) -> None:
+    assert project.run(RUN_USER) == [2.0, 0]
+    assert project.run(RUN_USER) == [2.0, 1]
+    project.write("mine.py", MODULE.format(factor=3.0))
+    assert project.run(RUN_USER) == [3.0, 0]
+    assert project.run(RUN_USER) == [3.0, 1]
+
+
+def test_a_lost_class_makes_the_cache_stale_not_broken(project: Project) -> None:
+    assert project.run(RUN_USER) == [2.0, 0]
+    project.write("mine.py", MODULE.format(factor=3.0).replace("Mine", "Renamed"))
+    assert project.run(RUN_USER.replace("Mine", "Renamed")) == [3.0, 0]
+
+
+def test_the_cache_follows_the_package(project: Project) -> None:
+    assert project.run(RUN_PACKAGE) == [0.693147, 0]
+    assert project.run(RUN_PACKAGE) == [0.693147, 1]
+    source = project.folder / "sparseopt" / "regularizers" / "concave.py"
+    text = source.read_text()
+    formula = "return log1p(u / self.eps)"
+    assert text.count(formula) == 1
+    source.write_text(text.replace(formula, "return 2.0 * log1p(u / self.eps)"))
+    assert project.run(RUN_PACKAGE) == [1.386294, 0]
+
+
+def test_a_users_process_does_not_evict_the_package(project: Project) -> None:
+    assert project.run(RUN_PACKAGE) == [0.693147, 0]
+    assert project.run("import mine\n" + RUN_PACKAGE) == [0.693147, 0]
+    assert project.run(RUN_PACKAGE) == [0.693147, 1]
+    assert project.run("import mine\n" + RUN_PACKAGE) == [0.693147, 1]
+
+
+def test_a_class_of_the_script_is_never_taken_from_the_cache(project: Project) -> None:
+    assert project.run(RUN_MAIN.format(module=MODULE.format(factor=2.0))) == [2.0, 0]
+    assert project.run(RUN_MAIN.format(module=MODULE.format(factor=3.0))) == [3.0, 0]
+    assert project.run(RUN_MAIN.format(module=MODULE.format(factor=3.0))) == [3.0, 0]
+
+
+def test_without_compiler_kernels_are_functions(project: Project) -> None:
+    script = "import os\nos.environ['NUMBA_DISABLE_JIT'] = '1'\nimport kernels\n"
+    assert project.run(script + "print(kernels.package_total(kernels.LogSum(1.0), 0.0))") == [0.0]
