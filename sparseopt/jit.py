@@ -2,8 +2,8 @@
 
 Numba stores a compiled kernel under a stamp of the one file that holds it, so a kernel that inlines
 `LogSum.prox` would keep the old formula after `regularizers.py` was edited. `kernel` stamps every kernel with the
-SHA-256 of all sources it may inline: the package itself and, in a process that defines regularizers of its own, their
-files too. Such a process keeps its kernels under a name of their own, so it does not evict the package's.
+SHA-256 of all sources it may inline: the files of the package that define compiled code and, in a process that defines
+regularizers of its own, their files too. A constant that a kernel uses belongs into such a file. Such a process keeps its kernels under a name of their own, so it does not evict the package's.
 
 The cache lies beside the sources, or where Numba's `NUMBA_CACHE_DIR` says. Kernels are compiled per combination of
 argument types: one for dense float64 with `L2`, another for CSC with `MCP`, and so on, each once per machine.
@@ -25,6 +25,7 @@ from numba.core.caching import IndexDataCacheFile
 __all__ = ["depends_on", "kernel", "vectorized_kernel"]
 
 _PACKAGE = Path(__file__).parent
+_COMPILED = (b"numba", b"sparseopt.jit", b"sparseopt.structs", b"sparseopt.scalar", b"regularizers._define")
 _package_sources = sorted(_PACKAGE.rglob("*.py"))
 _user_sources: set[Path] = set()
 _process = ""  # names this process once a class of `__main__` takes part
@@ -33,7 +34,7 @@ _kernels: list[Any] = []
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` to machine code, cached on disk and fresh whenever a source it uses has changed."""
-    return _register(numba.njit(cache=True, error_model="numpy")(function))
+    return _register(numba.njit(cache=True, error_model="numpy", nogil=True)(function))
 
 
 def vectorized_kernel(function: Callable[..., Any]) -> Any:
@@ -42,7 +43,7 @@ def vectorized_kernel(function: Callable[..., Any]) -> Any:
     Only reordering and fused multiply-add are allowed: NaN and infinity keep their meaning.
     """
     flags = {"reassoc", "contract", "nsz"}
-    return _register(numba.njit(cache=True, error_model="numpy", fastmath=flags)(function))
+    return _register(numba.njit(cache=True, error_model="numpy", nogil=True, fastmath=flags)(function))
 
 
 def depends_on(cls: type) -> None:
@@ -92,7 +93,9 @@ class _Once:
     def __call__(self) -> tuple[str, str]:
         if self._value is None:
             user = sorted(_user_sources)
-            text = b"".join(path.read_bytes() for path in [*_package_sources, *user])
+            package = (path.read_bytes() for path in _package_sources)
+            taking_part = [text for text in package if any(word in text for word in _COMPILED)]
+            text = b"".join([*taking_part, *(path.read_bytes() for path in user)])
             names = "\n".join([*map(str, user), "__main__" if _process else ""])
             variant = hashlib.sha256(names.encode()).hexdigest()[:8] if user or _process else ""
             self._value = hashlib.sha256(text + _process.encode()).hexdigest(), variant

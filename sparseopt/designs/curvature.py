@@ -1,0 +1,143 @@
+"""Curvatures of blocks: how much the gradient of one block can change when that block moves.
+
+    H_g = X_g' diag(c) X_g                     the Hessian of z -> sum_i c_i z_i^2 / 2 in the coefficients of block g
+    L_g = largest eigenvalue of H_g            ||grad(w + d) - grad(w)|| <= L_g ||d|| for a step d of block g
+
+Up to d = 512 features H_g is formed and its eigenvalues computed. Beyond, n d^2 operations are too many, and Lanczos
+iterates with products v -> X_g' (c o (X_g v)) of 2 n d operations each. Its estimate theta approaches L_g from below.
+It stops at a residual of 1e-4 theta, where theta lies within 1e-4 theta of an eigenvalue; 1.01 theta is an upper bound
+unless the start is nearly orthogonal to the leading eigenvector. So the start is random, with a fixed seed: regular
+starts fail on regular blocks, as X_g 1 = 0 shows for the centred indicators of one categorical variable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparseopt.designs.convert import Design
+from sparseopt.designs.dense import Dense
+from sparseopt.jit import kernel
+
+__all__ = ["block_curvature", "block_grams"]
+
+_LARGE = 512  # features; beyond, Lanczos is faster than the eigenvalues of H_g
+_BATCH = 10**7  # entries of the Gram matrices that are held at a time
+
+
+def block_grams(design: Design, groups: Any, ids: ArrayLike, c: NDArray[np.float64]) -> list[NDArray[Any]]:
+    """H_g = X_g' diag(c) X_g, the curvature matrix of a block, for the groups `ids`.
+
+    Parameters
+    ----------
+    design : Dense or Csc
+        X, (n, p).
+    groups : Groups
+        A partition of the p features.
+    ids : (m,) integers
+        Numbers of groups.
+    c : (n,) or (1,) float64
+        Curvature of every sample, or of all of them.
+
+    Returns
+    -------
+    list of m symmetric (d, d) float64 arrays, d the size of the group.
+
+    Examples
+    --------
+    >>> from sparseopt.designs import as_design
+    >>> from sparseopt.groups import Groups
+    >>> block_grams(as_design([[1.0, 2.0], [3.0, 4.0]]), Groups.equal(2, 2), [0], np.ones(1))[0]
+    array([[10., 14.],
+           [14., 20.]])
+    """
+    ids = np.asarray(ids, np.int64)
+    sizes = groups.sizes[ids]
+    grams: list[Any] = [None] * len(ids)
+    scratch = np.empty(design.shape[0])
+    for d in np.unique(sizes):
+        chosen = np.flatnonzero(sizes == d)
+        if d > 16 and isinstance(design, Dense):
+            for k in chosen:
+                block = design.columns[groups[int(ids[k])]].astype(np.float64, copy=False)
+                grams[k] = (block * c) @ block.T
+        else:
+            out = np.empty((len(chosen), d, d))
+            _grams(design, groups.indices, groups.indptr, ids[chosen], c, scratch, out)
+            for k, gram in zip(chosen, out, strict=True):
+                grams[k] = gram
+    return grams
+
+
+def block_curvature(
+    design: Design, groups: Any, c: NDArray[np.float64], ids: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """L_g, an upper bound of the largest eigenvalue of X_g' diag(c) X_g.
+
+    Parameters
+    ----------
+    design : Dense or Csc
+        X, (n, p).
+    groups : Groups
+        A partition of the p features.
+    c : (n,) or (1,) float64, nonnegative
+        Curvature of every sample, or of all of them.
+    ids : (m,) integers, default: all groups
+        Numbers of groups.
+
+    Returns
+    -------
+    (m,) float64, >= 0: the eigenvalue itself, to rounding, for groups of up to 512 features; beyond, a Lanczos estimate
+    raised by 1 %, which is a bound with overwhelming probability, not with certainty.
+
+    Examples
+    --------
+    >>> from sparseopt.designs import as_design
+    >>> from sparseopt.groups import Groups
+    >>> block_curvature(as_design([[1.0, 0.0, 2.0], [1.0, 3.0, 0.0]]), Groups.from_sizes([1, 2]), np.ones(1))
+    array([2., 9.])
+    """
+    ids = np.arange(len(groups)) if ids is None else np.asarray(ids, np.int64)
+    sizes = groups.sizes[ids]
+    L = np.empty(len(ids))
+    for k in np.flatnonzero(sizes > _LARGE):
+        L[k] = 1.01 * _largest(design, groups[int(ids[k])], c)
+    for d in np.unique(sizes[sizes <= _LARGE]):
+        chosen = np.flatnonzero(sizes == d)
+        for some in np.array_split(chosen, max(1, len(chosen) * d * d // _BATCH)):
+            H = np.array(block_grams(design, groups, ids[some], c))
+            L[some] = H[:, 0, 0] if d == 1 else np.linalg.eigvalsh(H)[:, -1]
+    return np.maximum(L, 0.0)
+
+
+@kernel
+def _grams(design, indices, indptr, ids, c, scratch, out):
+    for k in range(len(ids)):
+        design.block_gram(indices, indptr[ids[k]], indptr[ids[k] + 1], c, scratch, out[k])
+
+
+@kernel
+def _weighted_normal(design, features, c, v, scratch, out):
+    """out = X_g' diag(c) X_g v."""
+    scratch[:] = 0.0
+    design.block_add(features, 0, len(features), v, c, scratch)
+    design.block_dot(features, 0, len(features), scratch, out)
+
+
+def _largest(design: Design, features: NDArray[np.int64], c: NDArray[np.float64]) -> float:
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    d = len(features)
+    scratch, out = np.empty((1, design.shape[0])), np.empty((d, 1))
+
+    def normal(v: Any) -> Any:
+        _weighted_normal(design, features, c, np.ascontiguousarray(v, np.float64).reshape(d, 1), scratch, out)
+        return out[:, 0].copy()
+
+    start = np.random.default_rng(0).standard_normal(d)
+    if not normal(start).any():
+        return 0.0
+    operator = LinearOperator((d, d), matvec=normal, dtype=np.float64)
+    return float(eigsh(operator, k=1, tol=1e-4, v0=start, return_eigenvectors=False)[0])

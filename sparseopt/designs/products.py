@@ -1,0 +1,38 @@
+"""Whole products as sums over blocks, for designs whose arithmetic BLAS does not do.
+
+    X W  = sum_j X_j W_j'     one block_add per four columns; columns with W_j = 0 are left out
+    X' R = (X_j' R)_j         one block_dot per four columns
+
+Four columns at a time, because a dense block of four reads and writes a row of length n once, not four times. A sparse
+or float32 X comes here: BLAS would need X as a whole in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparseopt.jit import kernel
+
+__all__ = ["accumulate", "all_dots"]
+
+
+@kernel
+def accumulate(design, used, WT, out):
+    """out += (X_used W_used)', for WT = W' of shape (K, p) and out of shape (K, n)."""
+    one = np.ones(1)
+    delta = np.empty((4, WT.shape[0]))
+    for lo in range(0, used.shape[0], 4):
+        hi = min(lo + 4, used.shape[0])
+        for j in range(lo, hi):
+            for k in range(WT.shape[0]):
+                delta[j - lo, k] = WT[k, used[j]]
+        design.block_add(used, lo, hi, delta, one, out)
+
+
+@kernel
+def all_dots(design, rows, out):
+    """out = X' rows', for rows of shape (K, n) and out of shape (p, K)."""
+    features = np.arange(out.shape[0])
+    for lo in range(0, out.shape[0], 4):
+        hi = min(lo + 4, out.shape[0])
+        design.block_dot(features, lo, hi, rows, out[lo:hi])

@@ -1,0 +1,307 @@
+"""Answers: coefficients with the problem they belong to, one of them or a path of them.
+
+A `Solution` recomputes what it says of itself (objective, gap, stationarity) from the problem and the coefficients, so
+its figures do not depend on the solver that found it. A `Path` stores the nonzero rows of every solution only, and the
+objective and accuracy that the solver reported for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparseopt.designs import as_design, block_grams
+from sparseopt.optimality import duality_gap, stationarity
+from sparseopt.problem import Problem
+
+__all__ = ["ConvergenceWarning", "Path", "Solution", "Status"]
+
+Array = NDArray[np.float64]
+
+
+class ConvergenceWarning(UserWarning):
+    """The requested accuracy was not reached."""
+
+
+class Status(Enum):
+    """How a solver ended; the value is a sentence."""
+
+    CONVERGED = "The requested accuracy was reached."
+    MAX_EPOCHS = "The limit of epochs was reached first: raise max_epochs or loosen tol."
+    STALLED = "The objective stopped falling before the requested accuracy: rounding allows no more, loosen tol."
+
+    @property
+    def ok(self) -> bool:
+        """Whether the requested accuracy was reached."""
+        return self is Status.CONVERGED
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """Coefficients and intercept for a problem.
+
+    Parameters
+    ----------
+    w : (p,) array, or (p, K) for K > 1 outputs
+        Coefficients; zeros are exact.
+    intercept : float, or (K,) array
+        b; 0 if the problem has none.
+    problem : Problem
+        What was solved.
+    status : Status
+        How the solver ended.
+    epochs : int
+        Sweeps over blocks, or iterations.
+    seconds : float
+        Wall time spent.
+    history : tuple of (seconds, objective, accuracy)
+        What the solver saw when it checked: relative duality gap if it is known, else stationarity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sparseopt import Problem, solve
+    >>> X = np.eye(6)
+    >>> solution = solve(Problem.build(X, [3.0, 4.0, 0.0, 0.1, 0.0, 0.0], groups=2, lam=0.1, intercept=False))
+    >>> solution.w.round(3), solution.support
+    (array([2.491, 3.321, 0.   , 0.   , 0.   , 0.   ]), array([0]))
+    """
+
+    w: Array
+    intercept: Any
+    problem: Problem
+    status: Status
+    epochs: int = 0
+    seconds: float = 0.0
+    history: tuple[tuple[float, float, float], ...] = field(default=(), repr=False)
+
+    @cached_property
+    def objective(self) -> float:
+        """F(w, b)."""
+        return self.loss + self.problem.penalty.value(self.w)
+
+    @cached_property
+    def loss(self) -> float:
+        """L(Xw + b)."""
+        return self.problem.loss.value(self.problem.predictor(self.w, self.intercept))
+
+    @cached_property
+    def gap(self) -> float | None:
+        """Relative duality gap; None where no dual is known (q other than L2)."""
+        if not self.problem.penalty.is_group_lasso:
+            return None
+        return duality_gap(self.problem, self.w, self.intercept).relative
+
+    @cached_property
+    def stationarity(self) -> float:
+        """Largest scaled prox-gradient move, see `sparseopt.optimality`."""
+        return stationarity(self.problem, self.w, self.intercept)
+
+    @cached_property
+    def group_norms(self) -> Array:
+        """||w_g||, (n_groups,)."""
+        return self.problem.groups.norms(self.w)
+
+    @property
+    def support(self) -> NDArray[np.int64]:
+        """Numbers of the groups with w_g != 0."""
+        return np.flatnonzero(self.group_norms)
+
+    @property
+    def support_names(self) -> tuple[str, ...]:
+        """Names of the groups with w_g != 0."""
+        return tuple(self.problem.groups.names[g] for g in self.support)
+
+    def linear_predictor(self, X: Any, offset: ArrayLike | None = None) -> Array:
+        """X w + b + offset for new samples: (m,), or (m, K)."""
+        W = self.problem.matrix(self.w)
+        design = as_design(X)
+        if design.shape[1] != len(W):
+            raise ValueError(f"X has {design.shape[1]} columns but w has {len(W)} rows: pass the features of the fit.")
+        z = design.matvec(W) + np.reshape(self.intercept, (1, -1))
+        if offset is not None:
+            z = z + np.asarray(offset, dtype=np.float64).reshape(len(z), -1)
+        return z[:, 0] if self.w.ndim == 1 else z
+
+    def predict(self, X: Any, offset: ArrayLike | None = None) -> Array:
+        """The expected response of new samples: mean, rate or probabilities, (m,) or (m, K)."""
+        z = self.linear_predictor(X, offset)
+        return self.problem.loss.response(z.reshape(len(z), -1)).reshape(z.shape)
+
+    def __str__(self) -> str:
+        groups, norms = self.problem.groups, self.group_norms
+        order = sorted(self.support, key=lambda g: -norms[g])
+        width = max((len(groups.names[g]) for g in order[:20]), default=5)
+        lines = [
+            f"{len(order)} of {len(groups)} groups, objective {self.objective:.8g}, loss {self.loss:.8g}, "
+            + (f"relative gap {self.gap:.1e}" if self.gap is not None else f"stationarity {self.stationarity:.1e}")
+            + f", {self.epochs} epochs, {self.seconds:.3g} s",
+            self.status.value,
+        ]
+        lines += [f"  {groups.names[g]:<{width}}  {norms[g]:.5g}" for g in order[:20]]
+        if len(order) > 20:
+            lines.append(f"  ... and {len(order) - 20} more")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class Path(Sequence[Solution]):
+    """Solutions of one problem for a sequence of lam, each as a `Solution`: `path[k]`, `for solution in path`.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem at any lam.
+    lams : (m,) array
+        The values of lam, decreasing.
+    rows : tuple of (features, values)
+        Per lam the numbers of the features with nonzero coefficients and those coefficients, (k, K).
+    intercepts : (m,) array, or (m, K)
+        Intercepts.
+    objective : (m,) array
+        F at each solution, as the solver reported it.
+    accuracy : (m,) array
+        Relative duality gap, or stationarity where no dual is known, as the solver reported it.
+    statuses : tuple of Status
+        How the solver ended at each lam.
+    epochs, seconds : (m,) arrays
+        Work per lam.
+    """
+
+    problem: Problem
+    lams: Array
+    rows: tuple[tuple[NDArray[np.int64], Array], ...]
+    intercepts: Array
+    objective: Array
+    accuracy: Array
+    statuses: tuple[Status, ...]
+    epochs: NDArray[np.int64]
+    seconds: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = range(len(self))[index]
+        problem = self.problem.at(float(self.lams[k]))
+        intercept = self.intercepts[k] if self.intercepts.ndim > 1 else float(self.intercepts[k])
+        return Solution(
+            self._coefficients(k), intercept, problem, self.statuses[k], int(self.epochs[k]), float(self.seconds[k])
+        )
+
+    def __iter__(self) -> Iterator[Solution]:
+        return (self[k] for k in range(len(self)))
+
+    @property
+    def coefs(self) -> Array:
+        """All coefficients, (m, p) or (m, p, K); dense, m p K numbers."""
+        return np.stack([self._coefficients(k) for k in range(len(self))])
+
+    @cached_property
+    def group_norms(self) -> Array:
+        """||w_g|| for every lam, (m, n_groups)."""
+        out = np.zeros((len(self), len(self.problem.groups)))
+        owner = self.problem.groups.group_of
+        for norms, (features, values) in zip(out, self.rows, strict=True):
+            np.add.at(norms, owner[features], (values**2).sum(axis=1))
+        return np.sqrt(out)
+
+    @property
+    def n_active(self) -> NDArray[np.int64]:
+        """Number of nonzero groups for every lam, (m,)."""
+        return np.count_nonzero(self.group_norms, axis=1)
+
+    @cached_property
+    def deviance(self) -> Array:
+        """Deviance of every solution, (m,); see `Loss.deviance`."""
+        loss = self.problem.loss
+        return np.array([loss.deviance(self._predictor(k)) for k in range(len(self))])
+
+    @cached_property
+    def degrees_of_freedom(self) -> Array:
+        """Effective number of parameters of every solution, (m,).
+
+        sum_g tr[(H_g + B_g)^-1 H_g] over the active groups, plus one per intercept: H_g is the curvature of the loss
+        and B_g = lam_g q'(u) / u (I - w_g w_g' / u^2) + ridge I that of the penalty without the concave q''. Exact for
+        the group lasso with orthogonal groups (Yuan, Lin 2006; Vaiter et al. 2012), an approximation otherwise.
+        """
+        return np.array([self._degrees_of_freedom(k) for k in range(len(self))])
+
+    def criterion(self, name: str = "bic", gamma: float = 1.0) -> Array:
+        """AIC, BIC or EBIC of every solution, (m,): smaller is better.
+
+        fit + k df, with k = 2 for "aic" and log n for "bic"; "ebic" adds 2 gamma log of the number of sets of that many
+        groups. fit is the deviance, for squares and huber n log(deviance / n): the variance is unknown.
+
+        Raises
+        ------
+        ValueError
+            If the name is unknown.
+
+        References
+        ----------
+        Chen, Chen (2008), "Extended Bayesian information criteria for model selection with large model spaces".
+        """
+        if name not in ("aic", "bic", "ebic"):
+            raise ValueError(f"criterion is {name!r}, which is unknown: choose 'aic', 'bic' or 'ebic'.")
+        loss = self.problem.loss
+        n = float(np.count_nonzero(loss.s) * (loss.n_outputs if loss.name in ("squares", "huber") else 1))
+        if loss.name in ("squares", "huber"):
+            fit = n * np.log(np.maximum(self.deviance, 1e-300) / n)
+        else:
+            fit = self.deviance
+        out = fit + (2.0 if name == "aic" else math.log(n)) * self.degrees_of_freedom
+        if name == "ebic":
+            total = len(self.problem.groups)
+            out += 2.0 * gamma * np.array([_log_binomial(total, int(k)) for k in self.n_active])
+        return out
+
+    def best(self, criterion: str = "bic", gamma: float = 1.0) -> Solution:
+        """The solution with the smallest `criterion`."""
+        solution: Solution = self[int(np.argmin(self.criterion(criterion, gamma)))]
+        return solution
+
+    def _coefficients(self, k: int) -> Array:
+        features, values = self.rows[k]
+        W = np.zeros((self.problem.design.shape[1], self.problem.n_outputs))
+        W[features] = values
+        return W[:, 0] if W.shape[1] == 1 else W
+
+    def _predictor(self, k: int) -> Array:
+        return self.problem.predictor(self._coefficients(k), self.intercepts[k])
+
+    def _degrees_of_freedom(self, k: int) -> float:
+        problem = self.problem.at(float(self.lams[k]))
+        penalty, groups = problem.penalty, problem.groups
+        W = problem.matrix(self._coefficients(k))
+        norms = groups.norms(W)
+        active = np.flatnonzero(norms)
+        c = problem.loss.curvature(self._predictor(k))
+        df = float(problem.n_outputs if problem.intercept else 0)
+        for g, H in zip(active, block_grams(problem.design, groups, active, c), strict=True):
+            kept = np.flatnonzero(W[groups[int(g)]].any(axis=1))  # l1 zeros inside the group are no parameters
+            e, V = np.linalg.eigh(H[np.ix_(kept, kept)])
+            e = np.maximum(e, 0.0)
+            direction = V.T @ (W[groups[int(g)]][kept] / norms[g])
+            bend = penalty.ridge if groups.weights[g] > 0.0 else 0.0
+            pull = penalty.block_strength * groups.weights[g] * float(penalty.q.slope(norms[g])) / norms[g]
+            stiff = np.where(e + bend + pull > 0.0, e + bend + pull, 1.0)
+            df += problem.n_outputs * float((e / stiff).sum())
+            weight = (direction**2).sum(axis=1)
+            left = 1.0 - pull * float((weight / stiff).sum())
+            if left > 0.0:
+                df += pull * float((weight * e / stiff**2).sum()) / left
+        return df
+
+
+def _log_binomial(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -1,0 +1,4 @@
+"""Solvers."""
+from sparseopt.solvers.bcd import BlockDescent, bcd
+from sparseopt.solvers.compress import compress
+__all__ = ["BlockDescent", "bcd", "compress"]
