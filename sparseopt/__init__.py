@@ -25,7 +25,7 @@ _PUBLIC = {  # module -> the public names it defines
     "problem": "Penalty Composite Problem",
     "solution": "Status Solution Path",
     "solvers": "solve bcd fista",
-    "paths": "path lam_max cross_validate",
+    "paths": "path lam_max cross_validate CrossValidation",
     "estimators": "GroupSparseRegressor GroupSparseClassifier GroupSparseRegressorCV GroupSparseClassifierCV",
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a 
     from sparseopt.losses import Poisson as Poisson
     from sparseopt.losses import Squares as Squares
     from sparseopt.losses import get_loss as get_loss
+    from sparseopt.paths import CrossValidation as CrossValidation
     from sparseopt.paths import cross_validate as cross_validate
     from sparseopt.paths import lam_max as lam_max
     from sparseopt.paths import path as path

@@ -3,7 +3,7 @@
 Convex, q = L2: every A with 1'A = 0 (if b is free) and X_0'A = 0 (unpenalised features) bounds the optimum from below,
 
     F* >= D(A) = -L*(A) - Omega*(-X'A),
-    Omega*(v) = sum_g (||soft(v_g, mu)|| - lam_g)_+^2 / (2 ridge)        (ridge = 0: 0 if all ||soft(v_g, mu)|| <= lam_g)
+    Omega*(v) = sum_g (||soft(v_g, mu)|| - lam_g)_+^2 / (2 ridge)     (ridge = 0: 0 if all ||soft(v_g, mu)|| <= lam_g)
 
 with lam_g = lam (1 - l1_ratio) omega_g and mu = lam l1_ratio. A good A is dL/dz at the point, made feasible: projected
 on the equalities in the metric of the curvature, then scaled by the largest c <= 1 that satisfies the inequalities.
@@ -23,7 +23,16 @@ from numpy.typing import ArrayLike, NDArray
 from sparseopt.designs import block_curvature
 from sparseopt.problem import Problem
 
-__all__ = ["DualityGap", "dual_bound", "dual_candidate", "duality_gap", "gradient_scale", "soft", "stationarity"]
+__all__ = [
+    "DualityGap",
+    "block_moves",
+    "dual_bound",
+    "dual_candidate",
+    "duality_gap",
+    "gradient_scale",
+    "soft",
+    "stationarity",
+]
 
 Array = NDArray[np.float64]
 
@@ -96,7 +105,9 @@ def duality_gap(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> DualityGa
         )
     z = problem.predictor(w, b)
     A = dual_candidate(problem, z)
-    return DualityGap(problem.loss.value(z) + problem.penalty.value(w), dual_bound(problem, A, problem.design.rmatvec(A)))
+    return DualityGap(
+        problem.loss.value(z) + problem.penalty.value(w), dual_bound(problem, A, problem.design.rmatvec(A))
+    )
 
 
 def dual_candidate(problem: Problem, z: Array) -> Array:
@@ -107,7 +118,7 @@ def dual_candidate(problem: Problem, z: Array) -> Array:
         return A
     c = problem.loss.curvature(z)[:, None]
     for _ in range(2):  # the second removes what rounding leaves of the first
-        beta = np.linalg.lstsq(U.T @ (c * U), U.T @ A, rcond=None)[0] if U.shape[1] > 1 else (U.T @ A) / max(c.sum(), 1e-300)
+        beta = np.linalg.lstsq(U.T @ (c * U), U.T @ A, rcond=None)[0]
         A = A - c * (U @ beta)
     return A
 
@@ -151,19 +162,33 @@ def stationarity(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> float:
     >>> stationarity(problem, [2.0, 0.0]), stationarity(problem, [0.0, 0.0])
     (0.0, 1.0)
     """
+    _, moves, pull = block_moves(problem, w, b)
+    move = max(float(moves.max()), pull)
+    scale = gradient_scale(problem)
+    return move / scale if scale > 0.0 else move
+
+
+def block_moves(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> tuple[Array, Array, float]:
+    """Where a prox step of length 1 / L_g takes each block, the others fixed, and how far.
+
+    Returns
+    -------
+    target : (p, K) array
+        prox_{Omega / L_g}(w_g - grad_g / L_g), block by block.
+    moves : (n_groups,) array
+        L_g ||w_g - target_g||.
+    pull : float
+        Norm of the gradient in b, 0 without intercept.
+    """
     W = problem.matrix(w)
-    z = problem.predictor(w, b)
+    z = problem.predictor(W, b)
     A = problem.loss.derivative(z)
-    gradient = problem.design.rmatvec(A)
     L = block_curvature(problem.design, problem.groups, problem.loss.curvature(z))
     L = np.maximum(L, 1e-12 * L.max(initial=0.0) + 1e-300)
     by_feature = problem.groups.expand(L)[:, None]
-    moved = by_feature * (W - problem.penalty.block_prox(W - gradient / by_feature, 1.0 / L, W))
-    move = float(problem.groups.norms(moved).max())
-    if problem.intercept:
-        move = max(move, float(np.linalg.norm(A.sum(axis=0))))
-    scale = gradient_scale(problem)
-    return move / scale if scale > 0.0 else move
+    target = problem.penalty.block_prox(W - problem.design.rmatvec(A) / by_feature, 1.0 / L, W)
+    pull = float(np.linalg.norm(A.sum(axis=0))) if problem.intercept else 0.0
+    return target, problem.groups.norms(by_feature * (W - target)), pull
 
 
 def gradient_scale(problem: Problem) -> float:
@@ -212,8 +237,6 @@ def _scale(problem: Problem, V: Array) -> float:
     rows = [V[problem.groups[int(g)]] for g in np.flatnonzero(over)]
     for _ in range(60):
         c = 0.5 * (low + high)
-        inside = all(
-            np.linalg.norm(soft(c * v, mu)) <= bound for v, bound in zip(rows, strength[over], strict=True)
-        )
+        inside = all(np.linalg.norm(soft(c * v, mu)) <= bound for v, bound in zip(rows, strength[over], strict=True))
         low, high = (c, high) if inside else (low, c)
     return low

@@ -142,7 +142,7 @@ class Penalty:
         """Omega(w) for w of shape (p,) or (p, K)."""
         w = np.asarray(w, dtype=np.float64)
         with np.errstate(over="ignore"):
-            total = self.block_strength * self._group_term(self.groups.norms(w)) if self.block_strength else 0.0
+            total = self.block_strength * self.group_term(self.groups.norms(w)) if self.block_strength else 0.0
             if self.entry_strength or self.ridge:
                 seen = w[self.groups.expand(self.penalised)]
                 total += self.entry_strength * np.abs(seen).sum() + 0.5 * self.ridge * np.vdot(seen, seen)
@@ -169,7 +169,8 @@ class Penalty:
         factor = np.divide(shrunk, u, out=np.zeros_like(u), where=u > 0.0)
         return v * self.groups.expand(factor).reshape(by_feature.shape)
 
-    def _group_term(self, u: Array) -> float:
+    def group_term(self, u: Array) -> float:
+        """sum_g omega_g q(u_g), or for `Composite` q^-1(sum_g q(omega_g u_g)), from the norms u of all groups."""
         return float(self.groups.weights @ np.where(self.penalised, self.q.value(u), 0.0))
 
     def _shrink_norms(self, u: Array, steps: Array, at: Array) -> Array:
@@ -210,13 +211,15 @@ class Composite(Penalty):
     def shape(self) -> Separable | Lifted:
         """What kernels shrink a block with."""
         return Separable(self.q) if self.is_group_lasso else Lifted(self.q)
+
     def prox(self, w: ArrayLike, t: float | ArrayLike) -> Array:
         """Only for q = L2; TypeError otherwise, because the groups do not separate."""
         if not self.is_group_lasso:
-            raise TypeError(f"Composite({type(self.q).__name__}) has no prox of its own: use block_prox, or solve by bcd.")
+            raise TypeError(f"Composite of {self.q} has no prox of its own: use block_prox, or solve by bcd.")
         return super().prox(w, t)
 
-    def _group_term(self, u: Array) -> float:
+    def group_term(self, u: Array) -> float:
+        """q^-1(sum_g q(omega_g u_g)) from the norms u of all groups."""
         if self.is_group_lasso:
             return float(self.groups.weights @ u)
         return float(self.q.inverse(float(self._costs(u).sum())))
@@ -275,9 +278,7 @@ class Problem:
     def __post_init__(self) -> None:
         n, p = self.design.shape
         if self.loss.n_samples != n:
-            raise ValueError(
-                f"y has {self.loss.n_samples} samples but X has {n} rows: pass one target per row of X."
-            )
+            raise ValueError(f"y has {self.loss.n_samples} samples but X has {n} rows: pass one target per row of X.")
         if self.penalty.groups.n_features != p:
             raise ValueError(
                 f"groups cover {self.penalty.groups.n_features} features but X has {p} columns: they must be equal."
@@ -412,9 +413,10 @@ def named_regularizer(penalty: Any, lam: float) -> Any:
 
 
 def _number(name: str, value: Any, high: float) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}: pass a float.")
-    if not 0.0 <= value <= high or value == np.inf:
+    number = float(value)
+    if not 0.0 <= number <= high or number == np.inf:
         bound = "finite and >= 0" if high == np.inf else f"between 0 and {high:g}"
-        raise ValueError(f"{name} must be {bound}, got {value}.")
-    return float(value)
+        raise ValueError(f"{name} is {value}: pass a number that is {bound}.")
+    return number

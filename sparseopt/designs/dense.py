@@ -108,7 +108,7 @@ class Dense(NamedTuple):
         """X W for W of shape (p, K); the result (n, K) is float64 and Fortran-ordered."""
         W = np.asarray(W, np.float64)
         used = np.flatnonzero(W.any(axis=1))
-        if 4 * len(used) < len(W) or self.columns.dtype != np.float64:
+        if len(used) < 0.8 * len(W) or self.columns.dtype != np.float64:
             out = np.zeros((W.shape[1], self.columns.shape[1]))
             accumulate(self, used, np.ascontiguousarray(W.T), out)
             return out.T

@@ -112,6 +112,17 @@ class Groups:
         g = self.names.index(group) if isinstance(group, str) else range(self.n_groups)[group]
         return self.indices[self.indptr[g] : self.indptr[g + 1]]
 
+    def features(self, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The features of several groups, given by number, group after group.
+
+        >>> Groups.from_sizes([1, 3, 2]).features(np.array([2, 0]))
+        array([4, 5, 0])
+        """
+        sizes = self.sizes[groups]
+        ends = np.cumsum(sizes)
+        within = np.arange(ends[-1] if ends.size else 0) - np.repeat(ends - sizes, sizes)
+        return self.indices[np.repeat(self.indptr[groups], sizes) + within]
+
     def __eq__(self, other: object) -> bool:
         """Same features in the same order in the same groups, with the same weights and names."""
         if not isinstance(other, Groups):

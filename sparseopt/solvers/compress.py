@@ -49,15 +49,20 @@ def compress(problem: Problem) -> tuple[Problem, Callable[[Array], Array]] | Non
     y = y - y_mean
     x_mean = np.zeros(p)
     gram, product = np.zeros((p, p)), np.zeros((p, loss.n_outputs))
-    step = max(1, 2**22 // p)
     if problem.intercept:
         x_mean = design.rmatvec(s[:, None])[:, 0] / total
+    root = np.sqrt(s)
+    plain = not problem.intercept and s.min() == s.max()  # then no scaled copy of the samples is needed
+    step = max(256, 2**22 // p)
     for at in range(0, n, step):
-        block = design.columns[:, at : at + step].astype(np.float64) - x_mean[:, None]
-        root = np.sqrt(s[at : at + step])
-        block *= root
+        block = design.columns[:, at : at + step].astype(np.float64, copy=False)
+        if not plain:
+            block = (block - x_mean[:, None]) * root[at : at + step]
         gram += block @ block.T
-        product += block @ (root[:, None] * y[at : at + step])
+        product += block @ ((1.0 if plain else root[at : at + step, None]) * y[at : at + step])
+    if plain:
+        gram *= s[0]
+        product *= s[0]
     factor, pivots, rank, _ = dpstrf(gram, lower=0, tol=1e-13 * max(gram.diagonal().max(), 1e-300))
     pivots = pivots - 1
     R = np.triu(factor)[:rank]

@@ -46,7 +46,8 @@ class Curvature:
             self.reference, self.kappa = c, 1.0
             return
         if self.reference.size:
-            self.kappa = float((c / self.reference).max(initial=0.0, where=self.reference > 0.0))
+            seen = self.reference > 0.0
+            self.kappa = float((c[seen] / self.reference[seen]).max(initial=0.0))
             if self.kappa <= KAPPA and self.reference.sum() * self.kappa <= 1.5 * c.sum():
                 return
         self._forget_blocks()
@@ -116,19 +117,15 @@ class Curvature:
             return
         new = ids[~self._mean_known[ids]]
         if new.size:
-            features = _features(self.problem, new)
+            features = self.problem.groups.features(new)
             self.means[features] = _products(self.problem, features, self.full) / max(self.total, 1e-300)
             self._mean_known[new] = True
 
     def _reference_means(self, ids: NDArray[np.int64]) -> list[Array]:
         if not ids.size:
             return []
-        products = _products(self.problem, _features(self.problem, ids), self.reference)
+        products = _products(self.problem, self.problem.groups.features(ids), self.reference)
         return np.split(products / self.reference.sum(), np.cumsum(self.problem.groups.sizes[ids])[:-1])
-
-
-def _features(problem: Problem, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([problem.groups[int(g)] for g in ids])
 
 
 def _products(problem: Problem, features: NDArray[np.int64], c: Array) -> Array:

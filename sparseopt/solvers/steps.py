@@ -24,8 +24,9 @@ import numpy as np
 
 from sparseopt.jit import kernel
 
-__all__ = ["Blocks", "Model", "Partition", "Terms", "dual_norms", "norm_of", "sweep", "sweeps"]
+__all__ = ["Blocks", "Model", "Partition", "Terms", "norm_of", "sweep", "sweeps"]
 
+TIE = 1.0 + 1e-12  # a gradient that exceeds its threshold by rounding only does not wake a block
 INNER_STEPS = 25  # prox-gradient steps per visit of a block; each costs d^2, a visit n d
 
 
@@ -146,18 +147,6 @@ def sweeps(design, shape, groups, terms, model, blocks, order, W, rows, sigma, w
 
 
 @kernel
-def dual_norms(V, indices, indptr, mu, out):
-    """||soft(V_g, mu)|| for every group."""
-    for g in range(len(out)):
-        total = 0.0
-        for j in range(indptr[g], indptr[g + 1]):
-            for k in range(V.shape[1]):
-                v = max(abs(V[indices[j], k]) - mu, 0.0)
-                total += v * v
-        out[g] = np.sqrt(total)
-
-
-@kernel
 def norm_of(block):
     """Frobenius norm of a small matrix."""
     total = 0.0
@@ -207,7 +196,7 @@ def _rotate_back(V, x, out):
 def _exact_step(gradient, old, was_zero, e, V, lam, ridge, new, a, theta):
     """argmin of the model plus lam ||w|| + ridge ||w||^2 / 2."""
     d, n_rows = old.shape
-    if was_zero and norm_of(gradient) <= lam:
+    if was_zero and norm_of(gradient) <= lam * TIE:
         return 0.0, 0.0
     one = len(e) == 1
     top = 0.0
@@ -225,7 +214,7 @@ def _exact_step(gradient, old, was_zero, e, V, lam, ridge, new, a, theta):
             size += a[j, k] * a[j, k]
     size = np.sqrt(size)
     r = 0.0
-    if size > lam and top + ridge > 0.0:
+    if size > lam * TIE and top + ridge > 0.0:
         r = _secular_root(a, e, one, lam, ridge, (size - lam) / (top + ridge), norm_of(theta))
     moved = 0.0
     move = 0.0

@@ -27,12 +27,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.designs import block_curvature
 from sparseopt.jit import kernel
-from sparseopt.optimality import dual_bound, dual_candidate, gradient_scale, stationarity
+from sparseopt.optimality import dual_bound, dual_candidate, gradient_scale
 from sparseopt.problem import Lifted, Penalty, Problem
 from sparseopt.regularizers import L2
 from sparseopt.solution import ConvergenceWarning, Solution, Status
 from sparseopt.solvers.curvature import Curvature
-from sparseopt.solvers.steps import Partition, Terms, dual_norms, sweeps
+from sparseopt.solvers.gradients import Gradients, dual_norms
+from sparseopt.solvers.steps import Partition, Terms, sweeps
 
 __all__ = ["BlockDescent", "bcd"]
 
@@ -111,7 +112,10 @@ class BlockDescent:
         self.sigma = np.zeros(n_outputs)
         self.work = np.empty((5, int(groups.sizes.max()), n_outputs))
         self.scale = 0.0
-        self.gradient: Array | None = None  # X'A of all features where the state was last checked
+        self.z = problem.predictor(self.W, self.b)
+        if problem.loss.is_quadratic:
+            self.curvature.at(problem.loss.s)
+        self.gradients = Gradients(problem.design, groups)  # X'A where the state was last checked
         self.lam_checked = np.inf
         self.care = 0.3  # change allowed at the end of an inner solve, as a share of the tolerance
         self._linearise()
@@ -123,12 +127,13 @@ class BlockDescent:
         history = []
         epochs, status = 0, None
         ids = self._first_set()
+        self._predict()
         stuck = 0
         while True:
             epochs += self._minimise(ids, tol, max_epochs - epochs)
             objective, accuracy, violators = self._check(ids)
             history.append((time.perf_counter() - began, objective, accuracy))
-            if accuracy <= tol and not violators.size:
+            if accuracy <= tol and (self.convex or not violators.size):
                 status = Status.CONVERGED
                 self.care = min(1.0, 2.0 * self.care) if accuracy < 0.2 * tol else self.care
             elif epochs >= max_epochs:
@@ -151,11 +156,11 @@ class BlockDescent:
         """The smallest lam at which no penalised group wants to leave zero."""
         self._take(Penalty(L2(), penalty.groups, 1e100))
         self.solve(self.penalty, 1e-9)
-        V, omega = self.gradient, self.partition.omega
-        if V is None or not penalty.penalised.any():
+        seen, omega = penalty.penalised, self.partition.omega
+        if not seen.any():
             return 0.0
-        norms = self._norms(V)
-        seen = omega > 0.0
+        self.gradients.ensure(np.arange(len(omega)))
+        norms = self.gradients.norms(0.0)
         top = float((norms[seen] / omega[seen]).max()) * max(1.0, 1.0 / max(1.0 - penalty.l1_ratio, 1e-3))
         slope = penalty.q.slope_at_zero()
         if slope == 0.0 or top == 0.0:
@@ -163,7 +168,7 @@ class BlockDescent:
 
         def quiet(lam: float) -> bool:
             self._take(penalty.at(lam))
-            return not self._wakes(self._norms(V), seen).size
+            return not self._wakes(seen).size
 
         low, high = 0.0, top
         while not quiet(high):
@@ -195,38 +200,47 @@ class BlockDescent:
     def _first_set(self) -> NDArray[np.int64]:
         """Groups to start with, for the current penalty."""
         penalty = self.penalty
-        if self.gradient is None:
+        if self.lam_checked == np.inf:
             self._check(np.zeros(0, dtype=np.int64))
-        norms = self._norms(self.gradient)
-        omega = self.partition.omega
         kept = (self._block_norms() > 0.0) | ~penalty.penalised
-        slope = penalty.q.slope_at_zero() * (1.0 - penalty.l1_ratio)
-        threshold = (2.0 * penalty.lam - self.lam_checked) * slope
-        ratio = np.divide(norms, omega, out=np.zeros_like(norms), where=omega > 0.0)
+        threshold = (2.0 * penalty.lam - self.lam_checked) * penalty.q.slope_at_zero() * (1.0 - penalty.l1_ratio)
         if np.isfinite(threshold) and threshold > 0.0:
-            kept |= ratio > threshold
-        wakes = self._wakes(norms, ~kept)
-        return np.union1d(np.flatnonzero(kept), self._best(wakes, ratio, max(FIRST_GUESS, 2 * int(kept.sum()))))
+            kept |= self._exceeding(threshold * self.partition.omega, ~kept)
+        wakes = self._wakes(~kept)
+        return np.union1d(np.flatnonzero(kept), self._best(wakes, max(FIRST_GUESS, 2 * int(kept.sum()))))
 
-    @staticmethod
-    def _best(candidates: NDArray[np.int64], score: Array, limit: int) -> NDArray[np.int64]:
+    def _exceeding(self, threshold: Array, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The groups of `among` whose gradient norm exceeds the threshold; undecided ones are computed."""
+        over = among & (self.gradients.norms(self.terms.entry) > threshold)
+        if self.gradients.ensure(np.flatnonzero(over)):
+            over &= self.gradients.norms(self.terms.entry) > threshold
+        return over
+
+    def _best(self, candidates: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+        """The candidates with the largest gradient norm per weight."""
         if len(candidates) <= limit:
             return candidates
-        return candidates[np.argpartition(-score[candidates], limit)[:limit]]
+        score = self.gradients.norms(self.terms.entry)[candidates] / self.partition.omega[candidates]
+        return candidates[np.argpartition(-score, limit)[:limit]]
 
-    def _wakes(self, norms: Array, among: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _wakes(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Zero groups that optimality wants nonzero."""
-        ids = np.flatnonzero(among)
         if self.convex:
-            return ids[norms[ids] > self.terms.block * self.partition.omega[ids] * (1.0 + 1e-12)]
+            strength = self.terms.block * self.partition.omega * (1.0 + 1e-12)
+            return np.flatnonzero(self._exceeding(strength, among))
         L = self._all_curvatures()
         rest = 0.0
         if isinstance(self.shape, Lifted):
             u = self._block_norms()
             rest = float(self.penalty.q.value(self.partition.omega * u)[self.penalty.penalised].sum())
-        out = np.zeros(len(ids), dtype=np.bool_)
-        _wake(self.shape, self.terms, self.partition, L, norms, ids, rest, out)
-        return ids[out]
+        ids = np.flatnonzero(among)
+        while True:  # a group that does not wake under an upper bound of its gradient does not wake
+            out = np.zeros(len(ids), dtype=np.bool_)
+            norms = self.gradients.norms(self.terms.entry)
+            _wake(self.shape, self.terms, self.partition, L, norms, ids, rest, out)
+            ids = ids[out]
+            if not self.gradients.ensure(ids):
+                return ids
 
     def _all_curvatures(self) -> Array:
         c = self.curvature.full
@@ -236,20 +250,29 @@ class BlockDescent:
         return self._L[1]
 
     _L: tuple[Array, Array] | None = None
+    _last: tuple[float, Array, Array, Array] | None = None
+
+    def _predict(self) -> None:
+        """Extrapolate the last two solutions linearly in lam; kept if F falls. Needs no product with X."""
+        here = self.lam_checked, self.W.copy(), self.b, self.z
+        last, self._last = self._last, here
+        if last is None or not last[0] > here[0] > self.penalty.lam:
+            return
+        t = min((here[0] - self.penalty.lam) / (last[0] - here[0]), 2.0)
+        W, b, z = (now + t * (now - before) for now, before in zip(here[1:], last[1:], strict=True))
+        loss = self.problem.loss
+        if loss.value(z) + self._omega(W) < loss.value(self.z) + self._omega(self.W):
+            self.W[:], self.b, self.z = W, b, z
+            self._linearise()
 
     # -- step 2: minimise over a working set ---------------------------------------------------------------------------
 
     def _linearise(self, boost: float = 1.0) -> None:
-        """Model of the loss at W, b."""
-        self.z = self.problem.predictor(self.W, self.b)
-        A = self.problem.loss.derivative(self.z)
-        self.rows = np.ascontiguousarray(A.T)
-        if self.problem.loss.is_quadratic:
-            if not hasattr(self.curvature, "full"):
-                self.curvature.at(self.problem.loss.s)
-        else:
-            c = boost * self.problem.loss.curvature(self.z)
-            bound = self.problem.loss.curvature_bound()
+        """Model of the loss at z, the predictor of W and b; its curvature raised by `boost`."""
+        loss = self.problem.loss
+        self.rows = np.ascontiguousarray(loss.derivative(self.z).T)
+        if not loss.is_quadratic:
+            c, bound = boost * loss.curvature(self.z), loss.curvature_bound()
             self.curvature.at(c if bound is None else np.minimum(c, bound))
         self._centre()
 
@@ -267,21 +290,26 @@ class BlockDescent:
         goal = self._goal(tol)
         if self.problem.loss.is_quadratic:
             self.curvature.include(ids)
-            return self._descend(ids, goal, budget)[0]
+            before = self.rows.copy()
+            spent = self._descend(ids, goal, budget)[0]
+            s = self.problem.loss.s
+            self.z = self.z + np.divide(self.rows - before, s, out=np.zeros_like(before), where=s > 0.0).T
+            return spent
         spent, boost = 0, 1.0
-        value = self.problem.loss.value(self.z) + self.penalty.value(self.W)
+        value = self.problem.loss.value(self.z) + self._omega(self.W)
         while spent < budget:
             self.curvature.include(ids)
-            before = self.W.copy(), self.b.copy()
+            before = self.W.copy(), self.b, self.z
             count, first = self._descend(ids, goal, budget - spent, loose=0.05)
             spent += count
+            self.z = self.problem.predictor(self.W, self.b)
             self._linearise(boost)
-            now = self.problem.loss.value(self.z) + self.penalty.value(self.W)
+            now = self.problem.loss.value(self.z) + self._omega(self.W)
             if not now <= value + 1e-13 * abs(value):
                 if boost > 1e12:
                     break
                 boost *= 4.0
-                self.W, self.b = before
+                self.W, self.b, self.z = before
                 self._linearise(boost)
                 continue
             value = now
@@ -295,9 +323,7 @@ class BlockDescent:
     def _goal(self, tol: float) -> float:
         if self.convex:
             return self.care * tol * max(abs(self.objective), 1e-300)
-        if self.scale == 0.0:
-            self.scale = gradient_scale(self.problem)
-        return min(self.care, 0.5) * tol * self.scale
+        return min(self.care, 0.5) * tol * self._scale()
 
     def _descend(self, ids: NDArray[np.int64], goal: float, budget: int, loose: float = 0.0) -> tuple[int, float]:
         """Sweeps on the model until the change is at most `goal`, or `loose` times that of the first sweep.
@@ -323,8 +349,7 @@ class BlockDescent:
         """Sweeps over the nonzero groups with Anderson extrapolation, until the change is well below `goal`."""
         if not active.size:
             return 0
-        groups, n_outputs = self.problem.groups, self.W.shape[1]
-        features = np.concatenate([groups[int(g)] for g in active])
+        features, n_outputs = self.problem.groups.features(active), self.W.shape[1]
         past = (
             np.empty((MEMORY + 1, len(features), n_outputs)),
             np.empty((MEMORY + 1, *self.rows.shape)),
@@ -374,45 +399,59 @@ class BlockDescent:
         c = self.curvature.full
         true = rows - np.outer(sigma, c) if self.curvature.total > 0.0 else rows
         inverse = np.divide(1.0, c, out=np.zeros_like(c), where=c > 0.0)
-        return 0.5 * float((true * true) @ inverse @ np.ones(len(true))) + self.penalty.value(W)
+        return 0.5 * float(((true * true) @ inverse).sum()) + self._omega(W)
 
     # -- step 3: all groups --------------------------------------------------------------------------------------------
 
     def _check(self, ids: NDArray[np.int64]) -> tuple[float, float, NDArray[np.int64]]:
         """Objective, relative gap or stationarity, and the groups outside `ids` that violate optimality."""
         problem = self._problem
-        if problem.loss.is_quadratic:
-            self.z = problem.predictor(self.W, self.b)
         A = dual_candidate(problem, self.z) if self.convex else problem.loss.derivative(self.z)
-        self.gradient = problem.design.rmatvec(A)
+        self.gradients.at(A)
+        self.gradients.ensure(ids)
         self.lam_checked = self.penalty.lam
-        norms = self._norms(self.gradient)
-        outside = np.ones(len(norms), dtype=np.bool_)
+        outside = np.ones(len(self.partition.omega), dtype=np.bool_)
         outside[ids] = False
-        self.objective = problem.loss.value(self.z) + self.penalty.value(self.W)
+        self.objective = problem.loss.value(self.z) + self._omega(self.W)
+        violators = self._wakes(outside)
         if self.convex:
-            dual = dual_bound(problem, A, self.gradient)
+            dual = dual_bound(problem, A, self.gradients.V)
             scale = max(abs(self.objective), abs(dual))
             accuracy = max(self.objective - dual, 0.0) / scale if scale > 0.0 else 0.0
         else:
             accuracy = self._largest_move(ids, A)
-        violators = self._wakes(norms, outside)
-        omega = self.partition.omega
-        ratio = np.divide(norms, omega, out=np.zeros_like(norms), where=omega > 0.0)
-        return self.objective, accuracy, self._best(violators, ratio, max(FIRST_GUESS, len(ids)))
+        return self.objective, accuracy, self._best(violators, max(FIRST_GUESS, len(ids)))
 
     def _largest_move(self, ids: NDArray[np.int64], A: Array) -> float:
-        """Stationarity inside the working set; groups outside are zero and judged by `_wakes`."""
-        return stationarity(self._problem, self.W, self.b)
+        """`stationarity` of the groups in the working set; those outside are zero, and `_wakes` has judged them."""
+        L = self._all_curvatures()
+        V = np.zeros_like(self.gradients.V)
+        features = self.problem.groups.features(ids)
+        V[features] = self.gradients.V[features]
+        by_feature = self.problem.groups.expand(L)[:, None]
+        moved = by_feature * (self.W - self.penalty.block_prox(self.W - V / by_feature, 1.0 / L, self.W))
+        move = float(self._block_norms(moved).max())
+        if self.problem.intercept:
+            move = max(move, float(np.linalg.norm(A.sum(axis=0))))
+        return move / self._scale()
 
-    def _norms(self, gradient: Any) -> Array:
-        out = np.empty(len(self.partition.omega))
-        dual_norms(gradient, self.partition.indices, self.partition.indptr, self.terms.entry, out)
-        return out
+    def _scale(self) -> float:
+        if self.scale == 0.0:
+            self.scale = gradient_scale(self.problem) or 1.0
+        return self.scale
 
-    def _block_norms(self) -> Array:
+    def _omega(self, W: Array) -> float:
+        """Omega(W), by the compiled norms."""
+        penalty, terms = self.penalty, self.terms
+        total = terms.block * penalty.group_term(self._block_norms(W)) if terms.block else 0.0
+        if terms.entry or terms.ridge:
+            seen = W[penalty.groups.expand(penalty.penalised)]
+            total += terms.entry * np.abs(seen).sum() + 0.5 * terms.ridge * np.vdot(seen, seen)
+        return float(total)
+
+    def _block_norms(self, W: Array | None = None) -> Array:
         out = np.empty(len(self.partition.omega))
-        dual_norms(self.W, self.partition.indices, self.partition.indptr, 0.0, out)
+        dual_norms(self.W if W is None else W, self.partition.indices, self.partition.indptr, 0.0, out)
         return out
 
 

@@ -1,0 +1,259 @@
+"""The competitors of `bench_solvers`, each behind one call, and the process that runs one of them.
+
+`prepare(instance, threads)` turns X and the groups into what a package takes and returns `solve(lams, tol)`, the part
+whose time counts: from arrays to coefficients for every lam, largest first, each started from the one before where the
+package can. `solve` returns `read()`, which is not timed and gives the coefficients as (m, p, K) and the epochs, None
+where the package does not tell.
+
+What one has to know of the packages, as of the versions named:
+
+    adelie 1.1.52       grpnet: "multigaussian" divides the loss by K; in float32 the default newton_tol is never met
+    celer 0.7.4         weights must be > 0, no logistic group lasso; no sparse X with several responses
+    skglm 0.5           no path for groups, so the loop is here; WeightedL1GroupL2 reads the weights of features by group
+    scikit-learn 1.9.1  rows of several responses only
+    group-lasso 1.5.0   minimises loss + 2 reg, not its documented objective, so it is given half of every lam
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseopt.experiments.problems import PROBLEMS, Instance, lam_max
+
+__all__ = ["COMPETITORS", "Competitor", "serve"]
+
+Array = NDArray[np.float64]
+Read: TypeAlias = "Callable[[], tuple[Array, int | None]]"
+Solve: TypeAlias = "Callable[[Array, float], Read]"
+
+
+class Competitor(NamedTuple):
+    """A solver under one way of calling it.
+
+    package: the module to import; problems: what it solves; first: the decade of tolerance tried first, 10^-first;
+    tightest: the last decade to try; prepare: see the top of this file.
+    """
+
+    package: str
+    problems: frozenset[str]
+    first: int
+    tightest: int
+    prepare: Callable[[Instance, int], Solve]
+
+
+def serve(pipe: Connection, folder: str, name: str, threads: int) -> None:
+    """Answer requests (lams, tol, file) with (seconds, epochs) until None comes; the coefficients go to the file.
+
+    The first answer is None: the package is imported, its kernels are warm, and the problem is in memory. An exception
+    is answered by its text.
+    """
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # some packages print from C
+        os.dup2(silence, stream)
+    warnings.simplefilter("ignore")
+    try:
+        competitor = COMPETITORS[name]
+        small = Instance.load(Path(folder) / "warm")
+        grid = lam_max(small) * np.geomspace(1.0, small.ratio, 5)
+        solve = competitor.prepare(small, threads)
+        for lams in (grid, grid[3:4]):
+            solve(lams, 10.0**-competitor.first)()
+        pipe.send("warm")
+        solve = competitor.prepare(Instance.load(Path(folder) / "full"), threads)
+        pipe.send("ready")
+        while (request := pipe.recv()) is not None:
+            lams, tol, file = request
+            gc.collect()
+            began = time.perf_counter()
+            read = solve(lams, tol)
+            seconds = time.perf_counter() - began
+            W, epochs = read()
+            np.save(file, W)
+            pipe.send((seconds, epochs))
+    except Exception as error:  # whatever a package raises is a result of the benchmark
+        pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+# -- this project ------------------------------------------------------------------------------------------------------
+
+
+def _sparseopt(dtype: type) -> Callable[[Instance, int], Solve]:
+    def prepare(instance: Instance, threads: int) -> Solve:
+        from sparseopt import Groups, Problem, path
+
+        X, y = instance.X.astype(dtype), instance.y
+        groups = Groups.from_sizes(instance.sizes)
+        how: dict[str, Any] = {"loss": instance.loss, "l1_ratio": instance.l1_ratio, "intercept": False}
+
+        def solve(lams: Array, tol: float) -> Read:
+            answer = path(Problem.build(X, y, groups, **how), lams, tol=tol)
+            return lambda: (_three_axes(answer.coefs), int(answer.epochs.sum()))
+
+        return solve
+
+    return prepare
+
+
+# -- peers -------------------------------------------------------------------------------------------------------------
+
+
+def _adelie(dtype: type) -> Callable[[Instance, int], Solve]:
+    def prepare(instance: Instance, threads: int) -> Solve:
+        ad = import_module("adelie")
+        X, K = instance.X.astype(dtype), instance.Y.shape[1]
+        y = np.ascontiguousarray(instance.y, dtype=dtype)
+        family = "binomial" if instance.loss == "logistic" else "gaussian" if K == 1 else "multigaussian"
+        how: dict[str, Any] = {
+            "groups": instance.starts,
+            "penalty": instance.weights.astype(dtype),
+            "intercept": False,
+            "early_exit": False,
+            "progress_bar": False,
+            "n_threads": threads,
+            "newton_tol": 1e-12 if dtype is np.float64 else 1e-6,
+        }
+
+        def solve(lams: Array, tol: float) -> Read:
+            matrix = ad.matrix.sparse(X, method="naive", n_threads=threads) if instance.is_sparse else X
+            glm = getattr(ad.glm, family)(y, dtype=dtype)
+            state = ad.grpnet(matrix, glm, lmda_path=lams / K, tol=tol, irls_tol=tol, **how)
+            return lambda: (_all_lams(state.betas.toarray(), lams).reshape(len(lams), -1, K), None)
+
+        return solve
+
+    return prepare
+
+
+def _adelie_cov(instance: Instance, threads: int) -> Solve:
+    ad = import_module("adelie")
+    X, y, n = instance.X, instance.y, len(instance.Y)
+    how = {"groups": instance.starts, "penalty": instance.weights, "n_threads": threads, "rdev_tol": 0.0}
+    how |= {"early_exit": False, "progress_bar": False}
+
+    def solve(lams: Array, tol: float) -> Read:
+        gram = np.asfortranarray(X.T @ X / n)
+        state = ad.gaussian_cov(gram, X.T @ y / n, lmda_path=lams, tol=tol, **how)
+        return lambda: (_all_lams(state.betas.toarray(), lams)[:, :, None], None)
+
+    return solve
+
+
+def _celer(instance: Instance, threads: int) -> Solve:
+    homotopy = import_module("celer.homotopy")
+    X, Y = instance.X, instance.Y
+    sizes, weights = [int(size) for size in instance.sizes], instance.weights
+
+    def solve(lams: Array, tol: float) -> Read:
+        if Y.shape[1] > 1:
+            coefs = homotopy.mtl_path(X, Y, alphas=lams, tol=tol)[1]
+            return lambda: (coefs.transpose(2, 1, 0), None)
+        coefs = homotopy.celer_path(
+            X, Y[:, 0], "grouplasso", alphas=lams, groups=sizes, weights=weights, tol=tol, max_iter=1000, prune=1
+        )[1]
+        return lambda: (coefs.T[:, :, None], None)
+
+    return solve
+
+
+def _skglm(instance: Instance, threads: int) -> Solve:
+    datafits, penalties = import_module("skglm.datafits"), import_module("skglm.penalties")
+    group, block = import_module("skglm.datafits.group"), import_module("skglm.penalties.block_separable")
+    solvers = import_module("skglm.solvers")
+    clone = import_module("skglm.utils.jit_compilation").compiled_clone
+    X, (n, p), K = instance.X, instance.X.shape, instance.Y.shape[1]
+    y = 2.0 * instance.y - 1.0 if instance.loss == "logistic" else instance.y
+    weights, a = instance.weights, instance.l1_ratio
+    layout = np.append(instance.starts, p).astype(np.int32), np.arange(p, dtype=np.int32)
+
+    def solve(lams: Array, tol: float) -> Read:
+        if K > 1:
+            datafit, penalty = datafits.QuadraticMultiTask(), penalties.L2_1(1.0)
+            solver = solvers.MultiTaskBCD(tol=tol, fit_intercept=False, max_iter=1000)
+        elif instance.loss == "logistic":
+            datafit, penalty = group.LogisticGroup(*layout), block.WeightedGroupL2(1.0, weights, *layout)
+            solver = solvers.GroupProxNewton(tol=tol, max_iter=1000)
+        elif a > 0.0:
+            datafit = group.QuadraticGroup(*layout)
+            penalty = block.WeightedL1GroupL2(1.0, (1.0 - a) * weights, np.full(p, a), *layout)
+            solver = solvers.GroupBCD(tol=tol, ws_strategy="fixpoint")
+        else:
+            datafit, penalty = group.QuadraticGroup(*layout), block.WeightedGroupL2(1.0, weights, *layout)
+            solver = solvers.GroupBCD(tol=tol)
+        datafit, penalty = clone(datafit), clone(penalty)
+        w, z = np.zeros((p, K) if K > 1 else p), np.zeros((n, K) if K > 1 else n)
+        found = []
+        for lam in lams:
+            penalty.alpha = float(lam)
+            w = solver.solve(X, y, datafit, penalty, w, z)[0]
+            found.append(w.copy())
+        return lambda: (_three_axes(np.array(found)), None)
+
+    return solve
+
+
+def _sklearn(instance: Instance, threads: int) -> Solve:
+    enet_path = import_module("sklearn.linear_model").enet_path
+    X, Y = instance.X, instance.Y
+
+    def solve(lams: Array, tol: float) -> Read:
+        how: dict[str, Any] = {"l1_ratio": 1.0, "max_iter": 100_000, "copy_X": False, "return_n_iter": True}
+        _, coefs, _, epochs = enet_path(X, Y, alphas=lams, tol=tol, **how)
+        return lambda: (coefs.transpose(2, 1, 0), int(np.sum(epochs)))
+
+    return solve
+
+
+def _group_lasso(instance: Instance, threads: int) -> Solve:
+    GroupLasso = import_module("group_lasso").GroupLasso
+    X, y, a = instance.X, instance.Y, instance.l1_ratio
+    labels = np.repeat(np.arange(len(instance.sizes)), instance.sizes)
+
+    def solve(lams: Array, tol: float) -> Read:
+        model = GroupLasso(
+            labels, tol=tol, n_iter=100_000, fit_intercept=False, warm_start=True, supress_warning=True, random_state=0
+        )
+        found = []
+        for lam in lams:
+            model.group_reg, model.l1_reg = list(0.5 * lam * (1.0 - a) * instance.weights), 0.5 * lam * a
+            found.append(model.fit(X, y).coef_.copy())
+        return lambda: (np.array(found), None)
+
+    return solve
+
+
+def _three_axes(coefs: Array) -> Array:
+    return coefs[:, :, None] if coefs.ndim == 2 else coefs
+
+
+def _all_lams(coefs: Array, lams: Array) -> Array:
+    """The answers that a package gave, and NaN for every lam that it gave up."""
+    out = np.full((len(lams), coefs.shape[1]), np.nan)
+    out[: len(coefs)] = coefs
+    return out
+
+
+_ALL = frozenset(PROBLEMS)
+_ONE_RESPONSE = frozenset({"dense", "wide", "corr", "unequal", "tall", "sparse"})
+
+COMPETITORS: dict[str, Competitor] = {
+    "sparseopt": Competitor("sparseopt", _ALL, 6, 10, _sparseopt(np.float64)),
+    "sparseopt_f32": Competitor("sparseopt", _ALL, 6, 10, _sparseopt(np.float32)),
+    "adelie": Competitor("adelie", _ALL - {"sgl"}, 9, 14, _adelie(np.float64)),
+    "adelie_f32": Competitor("adelie", _ALL - {"sgl"}, 9, 12, _adelie(np.float32)),
+    "adelie_cov": Competitor("adelie", frozenset({"tall"}), 5, 14, _adelie_cov),
+    "celer": Competitor("celer", _ONE_RESPONSE | {"multitask"}, 5, 10, _celer),
+    "skglm": Competitor("skglm", _ALL, 3, 10, _skglm),
+    "sklearn": Competitor("sklearn", frozenset({"multitask"}), 5, 10, _sklearn),
+    "group-lasso": Competitor("group_lasso", _ONE_RESPONSE - {"sparse"} | {"sgl"}, 5, 12, _group_lasso),
+}

@@ -1,0 +1,80 @@
+"""Solutions as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseopt.regularizers import REGULARIZERS
+from sparseopt.solution import Solution
+
+__all__ = ["columns", "describe_coefficients", "describe_regularizers", "describe_solution"]
+
+_SHOWN = 40
+
+
+def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
+    """Lines of a table: the first column left, the others right; the first row is a heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first = f"{row[0]:<{widths[0]}}"
+        lines.append(indent + "  ".join([first, *(f"{e:>{w}}" for e, w in zip(row[1:], widths[1:], strict=True))]))
+    return [line.rstrip() for line in lines]
+
+
+def describe_solution(solution: Solution, chosen: str, units: str = "") -> list[str]:
+    """What was chosen and how good it is, then the nonzero groups, largest first.
+
+    Parameters
+    ----------
+    solution : Solution
+    chosen : how lam was chosen, such as "BIC".
+    units : what the norms are measured in, such as "standardised columns".
+    """
+    problem, groups = solution.problem, solution.problem.groups
+    entries = np.count_nonzero(solution.w)
+    gap = solution.gap
+    null = problem.loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
+    worst = problem.loss.value(np.tile(null, (problem.loss.n_samples, 1)))
+    explained = f" ({1.0 - solution.loss / worst:.1%} of the deviance explained)" if worst > 0.0 else ""
+    lines = [
+        f"lam {solution.problem.lam:.6g}: {chosen}",
+        f"{len(solution.support)} of {len(groups)} groups, {entries} of {solution.w.size} coefficients",
+        f"objective {solution.objective:.8g}, loss {solution.loss:.8g}{explained}",
+        (f"relative duality gap {gap:.1e}" if gap is not None else f"stationarity {solution.stationarity:.1e}")
+        + f" after {solution.epochs} epochs. {solution.status.value}",
+    ]
+    order = solution.support[np.argsort(-solution.group_norms[solution.support], kind="stable")]
+    if order.size:
+        rows = [("group", "size", "nonzero", f"norm{units and f' ({units})'}")]
+        for g in order[:_SHOWN]:
+            nonzero = np.count_nonzero(solution.w[groups[int(g)]])
+            rows.append((groups.names[g], str(groups.sizes[g]), str(nonzero), f"{solution.group_norms[g]:.5g}"))
+        lines += ["", *columns(rows)]
+        if order.size > _SHOWN:
+            lines.append(f"  ... and {order.size - _SHOWN} more")
+    return lines
+
+
+def describe_coefficients(
+    w: NDArray[np.float64], intercept: NDArray[np.float64], features: Sequence[str], outputs: Sequence[str]
+) -> list[str]:
+    """Intercepts and nonzero rows of w (p, K), one column per output."""
+    kept = np.flatnonzero(w.any(axis=1))
+    rows = [("feature", *(outputs if len(outputs) > 1 else ["coefficient"]))]
+    rows.append(("(intercept)", *(f"{b:.6g}" for b in intercept)))
+    rows += [(features[j], *(f"{v:.6g}" for v in w[j])) for j in kept]
+    return columns(rows)
+
+
+def describe_regularizers() -> list[str]:
+    """The table of regularizers: formula, shape, and the hypotheses of the theorems."""
+    rows = [("name", "default", "q'(0+)", "concavity", "ceiling", "increasing", "concave", "subadditive")]
+    for name, q in REGULARIZERS.items():
+        answers = (q.increasing(), q.concave(), q.subadditive())
+        numbers = (q.slope_at_zero(), q.weak_convexity(), q.ceiling())
+        rows.append((name, str(q), *(f"{x:.4g}" for x in numbers), *("yes" if a else "no" for a in answers)))
+    return columns(rows, indent="")

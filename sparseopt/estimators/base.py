@@ -1,0 +1,173 @@
+"""What the estimators share: from parameters and data to a `Problem`, from its `Solution` to attributes.
+
+    s_i = sample_weight_i / sum(sample_weight)       groups_ = as_groups(groups, p, feature_names_in_, weights)
+    coef_ = w' (K, p)                                z = X coef_' + intercept_ + offset
+
+Predictions need `coef_` and `intercept_` only. `OneStrength` solves for one lam, `ManyStrengths` along a path.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+
+from sparseopt.estimators.inputs import (
+    Array,
+    check_integer,
+    check_number,
+    validated_to_predict,
+    with_offset,
+)
+from sparseopt.groups import as_groups
+from sparseopt.groups.columns import is_column_transformer
+from sparseopt.paths import cross_validate, path
+from sparseopt.problem import Problem
+from sparseopt.solution import ConvergenceWarning, Solution
+from sparseopt.solvers import bcd
+
+__all__ = ["GroupSparseEstimator", "ManyStrengths", "OneStrength"]
+
+CRITERIA = ("aic", "bic", "ebic")
+POLISH = 1e-3  # tolerance of the chosen solution, relative to that of the path
+RULES = ("min", "1se", *CRITERIA)
+
+
+class GroupSparseEstimator(BaseEstimator):
+    """A linear model with a group-sparse penalty; see the classes derived from it."""
+
+    def _fit(
+        self, X: Any, y: ArrayLike, loss: str, shares: Array | None, offset: ArrayLike | None, **loss_params: Any
+    ) -> Solution:
+        """Solve for validated X and y, and set what all estimators report except `coef_` and `intercept_`."""
+        check_number("tol", self.tol)
+        check_integer("max_epochs", self.max_epochs)
+        names = getattr(self, "feature_names_in_", None)
+        problem = Problem.build(
+            X,
+            y,
+            as_groups(self.groups, X.shape[1], names, self.weights),
+            loss=loss,
+            penalty=self.penalty,
+            lam=self._strength(),
+            composite=self.composite,
+            l1_ratio=self.l1_ratio,
+            ridge=self.ridge,
+            intercept=self.fit_intercept,
+            sample_weight=shares,
+            offset=offset,
+            **loss_params,
+        )
+        solution = self._solve(problem)
+        self.solution_ = solution
+        self.groups_ = problem.groups
+        self.group_norms_ = solution.group_norms
+        self.selected_groups_ = np.array(solution.support_names, dtype=object)
+        self.lam_ = solution.problem.lam
+        self.n_iter_ = solution.epochs
+        return solution
+
+    def _linear_predictor(self, X: Any, offset: ArrayLike | None) -> Array:
+        """z of new samples, (n, K)."""
+        check_is_fitted(self)
+        X = validated_to_predict(self, X)
+        coef = np.atleast_2d(self.coef_)
+        return with_offset(safe_sparse_dot(X, coef.T, dense_output=True) + self.intercept_, offset)
+
+    def get_support(self, indices: bool = False) -> NDArray[Any]:
+        """Which features lie in a selected group, one with a nonzero coefficient.
+
+        Parameters
+        ----------
+        indices : bool
+            Return the numbers of the features instead of a mask.
+
+        Returns
+        -------
+        (p,) bool, or (n_selected,) int64. With `l1_ratio` > 0 a feature of a selected group may be zero itself.
+        """
+        check_is_fitted(self)
+        mask: NDArray[np.bool_] = self.groups_.expand(self.group_norms_ > 0.0)
+        return np.flatnonzero(mask) if indices else mask
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray[np.object_]:
+        """Names of the features that lie in a selected group, in the order of X; "x0", "x1", ... if X had no names."""
+        mask = self.get_support()
+        names: NDArray[np.object_] = _check_feature_names_in(self, input_features)[mask]
+        return names
+
+    def get_group_names_out(self) -> NDArray[np.object_]:
+        """Names of the selected groups, as `selected_groups_`."""
+        check_is_fitted(self)
+        names: NDArray[np.object_] = self.selected_groups_.copy()
+        return names
+
+    def __sklearn_clone__(self) -> Any:
+        twin = super().__sklearn_clone__()
+        if is_column_transformer(self.groups):  # a clone would have forgotten its fit, and so the columns
+            twin.groups = self.groups
+        return twin
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class OneStrength:
+    """Solve for the parameter `lam`, from the last solution if `warm_start`."""
+
+    _min_samples = 1
+
+    def _strength(self: Any) -> float:
+        return self.lam
+
+    def _solve(self: Any, problem: Problem) -> Solution:
+        start = None
+        if self.warm_start and hasattr(self, "solution_"):
+            last = self.solution_
+            if last.w.shape[0] == problem.design.shape[1] and last.problem.n_outputs == problem.n_outputs:
+                start = last.w, last.intercept
+        return bcd(problem, start, tol=self.tol, max_epochs=self.max_epochs)
+
+
+class ManyStrengths:
+    """Solve for a sequence of lam and choose one by the parameter `rule`."""
+
+    _min_samples = 2  # one to fit and one to leave out
+
+    def _strength(self: Any) -> float:
+        return 1.0  # replaced by every lam of the path
+
+    def _solve(self: Any, problem: Problem) -> Solution:
+        if self.rule not in RULES:
+            raise ValueError(f"rule is {self.rule!r}, which is unknown: choose one of {', '.join(map(repr, RULES))}.")
+        check_integer("n_lams", self.n_lams)
+        if self.ratio is not None:
+            check_number("ratio", self.ratio, 0.0, 1.0)
+        lams = self.lams
+        if lams is not None and np.asarray(lams).dtype.kind not in "iuf":
+            raise TypeError(f"lams is {lams!r}: pass a sequence of positive numbers, or None for a grid from lam_max down.")
+        options: dict[str, Any] = dict(
+            n_lams=self.n_lams, ratio=self.ratio, tol=self.tol, max_epochs=self.max_epochs, progress=False
+        )
+        if self.rule in CRITERIA:
+            self.cv_ = None
+            self.path_ = path(problem, lams, **options)
+            return self._polished(self.path_.best(self.rule))
+        self.cv_ = cross_validate(problem, lams, cv=self.cv, n_jobs=self.n_jobs, **options)
+        self.path_ = self.cv_.path
+        return self._polished(self.cv_.choose(self.rule))
+
+    def _polished(self: Any, chosen: Solution) -> Solution:
+        """The chosen solution with more digits, where there are more: it should not depend on the path before it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            better = bcd(chosen.problem, chosen, tol=POLISH * self.tol, max_epochs=self.max_epochs)
+        return better if better.status.ok else chosen
+

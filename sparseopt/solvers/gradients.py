@@ -1,0 +1,127 @@
+"""The gradient of every group, most of them only as well as needed.
+
+X'A costs a pass over all of X, and a path would need one or two per lam. But X'A is linear in A: with earlier products
+V_i = X'A_i at hand and A = sum_i a_i A_i + E (least squares for a),
+
+    || X_g'A - sum_i a_i V_i,g ||  <=  ||X_g - 1 m_g'||_F ||E|| + ||m_g|| ||1'E||,    m_g the column means,
+
+a bound that decides most groups far from their threshold. The others are computed. Along a path A moves smoothly, so
+that E is small; when too many groups are undecided, a full product is made and remembered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseopt.designs import Design
+from sparseopt.groups import Groups
+from sparseopt.jit import kernel
+
+__all__ = ["Gradients", "dual_norms"]
+
+Array = NDArray[np.float64]
+MEMORY = 4  # products that are remembered
+WORTH = 0.3  # share of the features above which a full product is cheaper than single groups
+
+
+class Gradients:
+    """X'A for the A last given to `at`: `V` (p, K), in error by at most `slack` (G,) per group."""
+
+    def __init__(self, design: Design, groups: Groups) -> None:
+        self.design, self.groups = design, groups
+        self.spread: Array | None = None  # ||X_g - 1 m_g'||_F
+        self.level = np.empty(0)  # ||m_g||
+        self.known: list[tuple[Array, Array]] = []
+
+    def at(self, A: Array) -> None:
+        """Take a new A, (n, K)."""
+        self.A = A
+        if not self.known:
+            self._complete()
+            return
+        if self.spread is None:
+            self.spread, self.level = np.empty(len(self.groups)), np.empty(len(self.groups))
+            ones = np.ones((1, self.design.shape[0]))
+            _column_norms(self.design, self.groups.indices, self.groups.indptr, ones, self.spread, self.level)
+        past = np.stack([known.ravel(order="K") for known, _ in self.known])
+        flat = A.ravel(order="K")
+        gram = past @ past.T
+        gram[np.diag_indices(len(gram))] *= 1.0 + 1e-12
+        a = np.linalg.lstsq(gram, past @ flat, rcond=1e-12)[0]
+        error = flat - a @ past
+        tilt = float(np.linalg.norm(error.reshape(A.shape, order="C" if A.flags.c_contiguous else "F").sum(axis=0)))
+        self.V = sum(float(weight) * V for weight, (_, V) in zip(a, self.known, strict=True))
+        # Rounding of the sum itself: a few units of the largest term.
+        rounding = 1e-15 * float(np.abs(a) @ np.linalg.norm(past, axis=1))
+        self.slack = self.spread * (float(np.linalg.norm(error)) + rounding) + self.level * (tilt + rounding)
+
+    def norms(self, mu: float) -> Array:
+        """Upper bounds of ||soft(X_g'A, mu)||, exact where slack is 0."""
+        out = np.empty(len(self.groups))
+        dual_norms(self.V, self.groups.indices, self.groups.indptr, mu, out)
+        return out + self.slack
+
+    def ensure(self, ids: NDArray[np.int64]) -> bool:
+        """Make the groups `ids` exact; whether any was not."""
+        ids = ids[self.slack[ids] > 0.0]
+        if not ids.size:
+            return False
+        if self.groups.sizes[ids].sum() > WORTH * self.groups.n_features:
+            self._complete()
+        else:
+            rows = np.ascontiguousarray(self.A.T)
+            _some(self.design, self.groups.indices, self.groups.indptr, ids, rows, np.empty((self._largest, len(rows))), self.V)
+            self.slack[ids] = 0.0
+        return True
+
+    def _complete(self) -> None:
+        self.V = self.design.rmatvec(self.A)
+        self.slack = np.zeros(len(self.groups))
+        self.known = [*self.known[-MEMORY + 1 :], (self.A.copy(order="K"), self.V.copy())]
+
+    @property
+    def _largest(self) -> int:
+        return int(self.groups.sizes.max())
+
+
+@kernel
+def dual_norms(V, indices, indptr, mu, out):
+    """||soft(V_g, mu)|| for every group."""
+    for g in range(len(out)):
+        total = 0.0
+        for j in range(indptr[g], indptr[g + 1]):
+            for k in range(V.shape[1]):
+                v = max(abs(V[indices[j], k]) - mu, 0.0)
+                total += v * v
+        out[g] = np.sqrt(total)
+
+
+@kernel
+def _some(design, indices, indptr, ids, rows, scratch, V):
+    for g in ids:
+        lo, hi = indptr[g], indptr[g + 1]
+        design.block_dot(indices, lo, hi, rows, scratch)
+        for j in range(lo, hi):
+            V[indices[j]] = scratch[j - lo]
+
+
+@kernel
+def _column_norms(design, indices, indptr, ones, spread, level):
+    n = ones.shape[1]
+    scratch = np.zeros(n)
+    one = np.ones(1)
+    gram, sums = np.empty((1, 1)), np.empty((1, 1))
+    for g in range(len(spread)):
+        squares = 0.0
+        means = 0.0
+        for j in range(indptr[g], indptr[g + 1]):
+            design.block_gram(indices, j, j + 1, one, scratch, gram)
+            design.block_dot(indices, j, j + 1, ones, sums)
+            mean = sums[0, 0] / n
+            means += mean * mean
+            squares += max(gram[0, 0] - n * mean * mean, 0.0) + 1e-14 * gram[0, 0]
+        spread[g] = np.sqrt(squares)
+        level[g] = np.sqrt(means)
