@@ -9,7 +9,7 @@ What one has to know of the packages, as of the versions named:
 
     adelie 1.1.52       grpnet: "multigaussian" divides the loss by K; in float32 the default newton_tol is never met
     celer 0.7.4         weights must be > 0, no logistic group lasso; no sparse X with several responses
-    skglm 0.5           no path for groups, so the loop is here; WeightedL1GroupL2 reads the weights of features by group
+    skglm 0.5           no path for groups, so the loop is here; WeightedL1GroupL2 needs all weights of features equal
     scikit-learn 1.9.1  rows of several responses only
     group-lasso 1.5.0   minimises loss + 2 reg, not its documented objective, so it is given half of every lam
 """
@@ -41,13 +41,14 @@ Solve: TypeAlias = "Callable[[Array, float], Read]"
 class Competitor(NamedTuple):
     """A solver under one way of calling it.
 
-    package: the module to import; problems: what it solves; first: the decade of tolerance tried first, 10^-first;
-    tightest: the last decade to try; prepare: see the top of this file.
+    package: the module to import; problems: what it solves; prepare: see the top of this file. Of its tolerances,
+    10^-first is tried first, 10^-tightest last, and 10^-sharp is good enough to know the optimum by.
     """
 
     package: str
     problems: frozenset[str]
     first: int
+    sharp: int
     tightest: int
     prepare: Callable[[Instance, int], Solve]
 
@@ -55,8 +56,8 @@ class Competitor(NamedTuple):
 def serve(pipe: Connection, folder: str, name: str, threads: int) -> None:
     """Answer requests (lams, tol, file) with (seconds, epochs) until None comes; the coefficients go to the file.
 
-    The first answer is None: the package is imported, its kernels are warm, and the problem is in memory. An exception
-    is answered by its text.
+    Before the first request it says "warm" when a small problem is solved, import and compilation included, and "ready"
+    when the problem of the race is in memory. An exception ends the process with its text for an answer.
     """
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # some packages print from C
@@ -67,9 +68,9 @@ def serve(pipe: Connection, folder: str, name: str, threads: int) -> None:
         small = Instance.load(Path(folder) / "warm")
         grid = lam_max(small) * np.geomspace(1.0, small.ratio, 5)
         solve = competitor.prepare(small, threads)
-        for lams in (grid, grid[3:4]):
-            solve(lams, 10.0**-competitor.first)()
+        solve(grid, 10.0**-competitor.first)()
         pipe.send("warm")
+        solve(grid[3:4], 10.0**-competitor.sharp)()
         solve = competitor.prepare(Instance.load(Path(folder) / "full"), threads)
         pipe.send("ready")
         while (request := pipe.recv()) is not None:
@@ -112,7 +113,7 @@ def _adelie(dtype: type) -> Callable[[Instance, int], Solve]:
     def prepare(instance: Instance, threads: int) -> Solve:
         ad = import_module("adelie")
         X, K = instance.X.astype(dtype), instance.Y.shape[1]
-        y = np.ascontiguousarray(instance.y, dtype=dtype)
+        y: NDArray = np.ascontiguousarray(instance.y, dtype=dtype)
         family = "binomial" if instance.loss == "logistic" else "gaussian" if K == 1 else "multigaussian"
         how: dict[str, Any] = {
             "groups": instance.starts,
@@ -247,13 +248,13 @@ _ALL = frozenset(PROBLEMS)
 _ONE_RESPONSE = frozenset({"dense", "wide", "corr", "unequal", "tall", "sparse"})
 
 COMPETITORS: dict[str, Competitor] = {
-    "sparseopt": Competitor("sparseopt", _ALL, 6, 10, _sparseopt(np.float64)),
-    "sparseopt_f32": Competitor("sparseopt", _ALL, 6, 10, _sparseopt(np.float32)),
-    "adelie": Competitor("adelie", _ALL - {"sgl"}, 9, 14, _adelie(np.float64)),
-    "adelie_f32": Competitor("adelie", _ALL - {"sgl"}, 9, 12, _adelie(np.float32)),
-    "adelie_cov": Competitor("adelie", frozenset({"tall"}), 5, 14, _adelie_cov),
-    "celer": Competitor("celer", _ONE_RESPONSE | {"multitask"}, 5, 10, _celer),
-    "skglm": Competitor("skglm", _ALL, 3, 10, _skglm),
-    "sklearn": Competitor("sklearn", frozenset({"multitask"}), 5, 10, _sklearn),
-    "group-lasso": Competitor("group_lasso", _ONE_RESPONSE - {"sparse"} | {"sgl"}, 5, 12, _group_lasso),
+    "sparseopt": Competitor("sparseopt", _ALL, 3, 8, 12, _sparseopt(np.float64)),
+    "sparseopt_f32": Competitor("sparseopt", _ALL, 3, 8, 12, _sparseopt(np.float32)),
+    "adelie": Competitor("adelie", _ALL - {"sgl"}, 6, 11, 14, _adelie(np.float64)),
+    "adelie_f32": Competitor("adelie", _ALL - {"sgl"}, 6, 11, 12, _adelie(np.float32)),
+    "adelie_cov": Competitor("adelie", frozenset({"tall"}), 3, 8, 14, _adelie_cov),
+    "celer": Competitor("celer", _ONE_RESPONSE | {"multitask"}, 3, 7, 12, _celer),
+    "skglm": Competitor("skglm", _ALL, 2, 6, 12, _skglm),
+    "sklearn": Competitor("sklearn", frozenset({"multitask"}), 3, 7, 12, _sklearn),
+    "group-lasso": Competitor("group_lasso", _ONE_RESPONSE - {"sparse"} | {"sgl"}, 3, 7, 12, _group_lasso),
 }

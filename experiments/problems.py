@@ -93,7 +93,7 @@ class Instance:
 
     @staticmethod
     def load(folder: Path) -> Instance:
-        """What `save` wrote, in memory of this process: a competitor neither waits for the disk nor meets read-only X."""
+        """What `save` wrote, copied into memory: a competitor neither waits for the disk nor meets a read-only X."""
         rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
 
         def read(name: str) -> NDArray:

@@ -30,8 +30,10 @@ __all__ = [
     "dual_candidate",
     "duality_gap",
     "gradient_scale",
+    "prox_moves",
     "soft",
     "stationarity",
+    "step_bounds",
 ]
 
 Array = NDArray[np.float64]
@@ -183,12 +185,22 @@ def block_moves(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> tuple[Arr
     W = problem.matrix(w)
     z = problem.predictor(W, b)
     A = problem.loss.derivative(z)
-    L = block_curvature(problem.design, problem.groups, problem.loss.curvature(z))
-    L = np.maximum(L, 1e-12 * L.max(initial=0.0) + 1e-300)
-    by_feature = problem.groups.expand(L)[:, None]
-    target = problem.penalty.block_prox(W - problem.design.rmatvec(A) / by_feature, 1.0 / L, W)
+    target, moves = prox_moves(problem, W, problem.design.rmatvec(A), step_bounds(problem, problem.loss.curvature(z)))
     pull = float(np.linalg.norm(A.sum(axis=0))) if problem.intercept else 0.0
-    return target, problem.groups.norms(by_feature * (W - target)), pull
+    return target, moves, pull
+
+
+def prox_moves(problem: Problem, W: Array, gradient: Array, L: Array) -> tuple[Array, Array]:
+    """Target and moves of `block_moves` for a given gradient (p, K) and curvatures L_g."""
+    by_feature = problem.groups.expand(L)[:, None]
+    target = problem.penalty.block_prox(W - gradient / by_feature, 1.0 / L, W)
+    return target, problem.groups.norms(by_feature * (W - target))
+
+
+def step_bounds(problem: Problem, c: Array) -> Array:
+    """L_g, (n_groups,): curvature of the loss in each block, from that in z, c (n,); positive also for zero blocks."""
+    L = block_curvature(problem.design, problem.groups, c)
+    return np.maximum(L, 1e-12 * L.max(initial=0.0) + 1e-300)
 
 
 def gradient_scale(problem: Problem) -> float:

@@ -230,8 +230,8 @@ def cross_validate(
 
     References
     ----------
-    Hastie, Tibshirani, Friedman (2009), "The Elements of Statistical Learning", section 7.10, for the one-standard-error
-    rule.
+    Hastie, Tibshirani, Friedman (2009), "The Elements of Statistical Learning", section 7.10, for the
+    one-standard-error rule.
 
     Examples
     --------
@@ -309,4 +309,5 @@ def _shown(steps: Any, progress: bool | None, total: int | None = None) -> Any:
         return steps
     from tqdm import tqdm
 
-    return tqdm(steps, total=total, delay=0.0 if progress else 2.0, disable=None if progress is None else False, leave=False)
+    silent = None if progress is None else False  # None: unless standard error is a terminal
+    return tqdm(steps, total=total, delay=0.0 if progress else 2.0, disable=silent, leave=False)

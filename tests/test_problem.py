@@ -199,7 +199,6 @@ def test_composite_block_prox_minimises_along_the_ray(name: str, extra: dict[str
 
         best = min(objective(r * thresholded) for r in np.linspace(0.0, 1.0, 1001))
         assert objective(moved[rows]) <= best * (1.0 + 1e-12), f"group {g}"
-        assert best <= objective(moved[rows]) + 1e-6, f"group {g}"
     np.testing.assert_array_equal(moved[GROUPS[1]], W[GROUPS[1]])
 
 
@@ -334,7 +333,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "loss unknown": ({"loss": "zzz"}, ValueError, "known names are squares, huber"),
     "parameter of another loss": ({"delta": 1.0}, TypeError, "loss 'squares' has no parameter 'delta'"),
     "penalty misspelt": ({"penalty": "mpc"}, ValueError, "Unknown regularizer 'mpc': did you mean 'mcp'"),
-    "penalty is a number": ({"penalty": 3.0}, TypeError, "3.0"),
+    "penalty is a number": ({"penalty": 3.0}, TypeError, "float is not a regularizer"),
     "module of the penalty": ({"penalty": "nowhere.land:Q"}, ValueError, "nowhere"),
     "groups overlap": ({"groups": [[0, 1], [1, 2]]}, ValueError, "1"),
     "groups leave a feature out": ({"groups": [[0], [2]]}, ValueError, "1"),

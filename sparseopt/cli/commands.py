@@ -71,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse("stopped by Ctrl-C.", 130)
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         return _refuse(_sentence(error), 2)
+    except Exception as error:
+        if not type(error).__module__.startswith("numba."):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        return _refuse(f"the penalty cannot be compiled ({first}): use the words of sparseopt.scalar in it.", 2)
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -177,7 +182,7 @@ def _add_solve(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--cv", metavar="K", type=_positive, nargs="?", const=5, help="K-fold cross-validation (5)")
     add("--rule", choices=("min", "1se", "aic", "bic", "ebic"), help="how lam is chosen: min with --cv, else bic")
     add("--jobs", metavar="N", type=int, help="folds at a time (1)")
-    add("--tol", metavar="T", type=float, default=1e-6, help="relative duality gap or stationarity (1e-6)")
+    add("--tol", metavar="T", type=_tolerance, default=1e-6, help="relative duality gap or stationarity (1e-6)")
     add("--max-epochs", metavar="N", type=_positive, default=10_000, help="limit of sweeps per lam (10000)")
     add("--coefficients", action="store_true", help="print the nonzero coefficients, in the units of the data")
     add("--plot", metavar="FILE", help="draw the path: .png, .pdf or .svg")
@@ -189,6 +194,16 @@ def _positive(text: str) -> int:
     value = int(text) if text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no integer >= 1")
+    return value
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number > 0")
     return value
 
 

@@ -123,7 +123,7 @@ def _from_columns(
         if wanted not in columns:
             near = difflib.get_close_matches(wanted, columns, n=3)
             hint = f"did you mean {' or '.join(map(repr, near))}" if near else f"it has {listed(list(columns))}"
-            raise ValueError(f"{name} has no column {wanted!r}: {hint}.")
+            raise ValueError(f"{name} has no column {wanted!r}: {hint}{'?' if near else '.'}")
     kept = [column for column in columns if column != target and column not in drop]
     if target in drop or not kept:
         raise ValueError(f"{name} has nothing left to predict {target!r} from: drop fewer columns.")

@@ -152,7 +152,14 @@ def _name(value: Any) -> str:
 
 def _regularizer(penalty: str, params: list[tuple[str, float]]) -> Any:
     """An instance; as in `Problem.build`, the names "mcp" and "scad" mean knots at multiples of lam."""
-    q = get_regularizer(penalty, **dict(params))
+    try:
+        q = get_regularizer(penalty, **dict(params))
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:  # whatever a user's module does when it is imported
+        raise ValueError(
+            f"penalty {penalty!r} cannot be imported ({type(error).__name__}: {error}): mend the module."
+        ) from error
     return Scaled(q, 1.0) if penalty in ("mcp", "scad") else q
 
 

@@ -40,6 +40,7 @@ class Curvature:
         """Set the curvature c, (n,)."""
         self.total = float(c.sum()) if self.problem.intercept else 0.0
         self.full = c
+        self.inverse = np.divide(1.0, c, out=np.zeros_like(c), where=c > 0.0)
         self.c = c[:1].copy() if c.min() == c.max() else c
         self._mean_known[:] = False
         if self.problem.loss.is_quadratic:

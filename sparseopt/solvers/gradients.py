@@ -11,8 +11,6 @@ that E is small; when too many groups are undecided, a full product is made and 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,7 +71,15 @@ class Gradients:
             self._complete()
         else:
             rows = np.ascontiguousarray(self.A.T)
-            _some(self.design, self.groups.indices, self.groups.indptr, ids, rows, np.empty((self._largest, len(rows))), self.V)
+            _some(
+                self.design,
+                self.groups.indices,
+                self.groups.indptr,
+                ids,
+                rows,
+                np.empty((self._largest, len(rows))),
+                self.V,
+            )
             self.slack[ids] = 0.0
         return True
 
@@ -105,7 +111,8 @@ def _some(design, indices, indptr, ids, rows, scratch, V):
         lo, hi = indptr[g], indptr[g + 1]
         design.block_dot(indices, lo, hi, rows, scratch)
         for j in range(lo, hi):
-            V[indices[j]] = scratch[j - lo]
+            for k in range(V.shape[1]):
+                V[indices[j], k] = scratch[j - lo, k]
 
 
 @kernel

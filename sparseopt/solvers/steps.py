@@ -9,9 +9,9 @@ negative), so that a step costs nothing extra: grad_j = x_j'r - sigma (sum c) m_
 
 A step minimises over one block, H_g = V diag(e) V' being its (centred) curvature,
 
-    exact      q = L2: theta = V'w solves theta_i = a_i r / ((e_i + ridge) r + lam_g) with r = ||theta||, a one-dimensional
-               equation for r: Newton on 1 / sqrt(s(r)) - 1, s(r) = sum_i a_i^2 / ((e_i + ridge) r + lam_g)^2, which is
-               concave, so that Newton's iterates rise monotonically to the root
+    exact      q = L2: theta = V'w solves theta_i = a_i r / ((e_i + ridge) r + lam_g) with r = ||theta||, one equation
+               for r: Newton on 1 / sqrt(s(r)) - 1, s(r) = sum_i a_i^2 / ((e_i + ridge) r + lam_g)^2, which is concave,
+               so that Newton's iterates rise monotonically to the root
     proximal   any q: prox-gradient steps on the model of the block with step 1 / max(e), until they stop moving
     free       omega = 0: the Newton step, directions without curvature left where they are
 """
@@ -82,7 +82,7 @@ def sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, to
         e = blocks.vals[at : at + (d if vec_at >= 0 else 1)]
         V = blocks.vecs[vec_at : vec_at + d * d].reshape(d, d) if vec_at >= 0 else blocks.vecs[:0].reshape(0, 0)
         gradient, old, new = work[0, :d], work[1, :d], work[2, :d]
-        a, b = work[3, :d], work[4, :d]
+        a, b, here = work[3, :d], work[4, :d], work[5, :d]
         design.block_dot(groups.indices, lo, hi, rows, gradient)
         was_zero = True
         for j in range(d):
@@ -100,7 +100,7 @@ def sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, to
             moved, first = _exact_step(gradient, old, was_zero, e, V, terms.block * omega, terms.ridge, new, a, b)
         else:
             rest = max(total - shape.cost(norm_of(old), omega), 0.0)
-            moved, first = _proximal_step(gradient, old, e, V, shape, omega, rest, terms, new, a, b)
+            moved, first = _proximal_step(gradient, old, e, V, shape, omega, rest, terms, new, a, b, here)
             total = rest + shape.cost(norm_of(new), omega)
         change += moved
         move = max(move, first)
@@ -129,9 +129,7 @@ def sweeps(design, shape, groups, terms, model, blocks, order, W, rows, sigma, w
             total += shape.cost(_block_norm(groups, g, W), groups.omega[g])
     measure = np.inf
     for count in range(len(past_W)):
-        change, move, total = sweep(
-            design, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work
-        )
+        change, move, total = sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work)
         measure = move if by_move else change
         if measure <= tol:
             return count + 1, measure
@@ -139,10 +137,13 @@ def sweeps(design, shape, groups, terms, model, blocks, order, W, rows, sigma, w
             at = 0
             for g in order:
                 for j in range(groups.indptr[g], groups.indptr[g + 1]):
-                    past_W[count, at] = W[groups.indices[j]]
+                    for k in range(W.shape[1]):
+                        past_W[count, at, k] = W[groups.indices[j], k]
                     at += 1
-            past_rows[count] = rows
-            past_sigma[count] = sigma
+            for k in range(W.shape[1]):
+                past_sigma[count, k] = sigma[k]
+                for i in range(rows.shape[1]):
+                    past_rows[count, k, i] = rows[k, i]
     return len(past_W), measure
 
 
@@ -168,10 +169,9 @@ def _block_norm(groups, g, W):
 @kernel
 def _rotate(V, x, out):
     """out = V'x, or x where the block has no basis."""
-    if V.shape[0] == 0:
-        out[:] = x
-        return
-    out[:] = 0.0
+    for j in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            out[j, k] = x[j, k] if V.shape[0] == 0 else 0.0
     for i in range(V.shape[0]):
         for j in range(V.shape[1]):
             for k in range(x.shape[1]):
@@ -181,12 +181,9 @@ def _rotate(V, x, out):
 @kernel
 def _rotate_back(V, x, out):
     """out = V x, or x where the block has no basis."""
-    if V.shape[0] == 0:
-        out[:] = x
-        return
-    for i in range(V.shape[0]):
+    for i in range(x.shape[0]):
         for k in range(x.shape[1]):
-            total = 0.0
+            total = x[i, k] if V.shape[0] == 0 else 0.0
             for j in range(V.shape[1]):
                 total += V[i, j] * x[j, k]
             out[i, k] = total
@@ -203,10 +200,7 @@ def _exact_step(gradient, old, was_zero, e, V, lam, ridge, new, a, theta):
     for j in range(len(e)):
         top = max(top, e[j])
     _rotate(V, gradient, a)
-    if was_zero:
-        theta[:] = 0.0
-    else:
-        _rotate(V, old, theta)
+    _rotate(V, old, theta)
     size = 0.0
     for j in range(d):
         for k in range(n_rows):
@@ -285,17 +279,19 @@ def _free_step(gradient, old, e, V, new, theta):
 
 
 @kernel
-def _proximal_step(gradient, old, e, V, shape, omega, rest, terms, new, a, b):
+def _proximal_step(gradient, old, e, V, shape, omega, rest, terms, new, a, b, here):
     """Prox-gradient steps on the model plus block q-term, l1 term and ridge."""
     d, n_rows = old.shape
     L = 0.0
     for j in range(len(e)):
         L = max(L, e[j])
     L = max(L, 1e-300)
-    new[:] = old
+    for j in range(d):
+        for k in range(n_rows):
+            new[j, k] = old[j, k]
+            here[j, k] = gradient[j, k]
     first = 0.0
     moved = 0.0
-    here = gradient.copy() if V.shape[0] > 1 else gradient
     for count in range(INNER_STEPS if V.shape[0] > 1 else 1):
         u = 0.0
         for j in range(d):

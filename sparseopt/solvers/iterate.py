@@ -1,0 +1,228 @@
+"""A point that moves: coefficients, and everything that moves with them.
+
+    W (p, K), b (K,)      coefficients and intercept
+    z (n, K)              Xw + 1 b', kept in step with them
+    rows (K, n), sigma    the model's gradient in z, see `steps`
+
+`minimise` lowers F over some of the groups: sweeps on the model of the loss, first over all of them, then over the
+nonzero ones with Anderson extrapolation, until a sweep changes little. The model is exact for squares. For other
+losses it is renewed until it stops changing; where F rises, its curvature is raised and the step done again, which
+ends because a curvature above the bound of the loss makes the model a majoriser (and for a loss without bound,
+because the step shrinks).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparseopt.problem import Penalty, Problem
+from sparseopt.solution import Solution
+from sparseopt.solvers.curvature import Curvature
+from sparseopt.solvers.gradients import dual_norms
+from sparseopt.solvers.steps import Partition, Terms, sweeps
+
+__all__ = ["Iterate"]
+
+Array = NDArray[np.float64]
+MEMORY = 5  # sweeps between two extrapolations
+ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
+INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
+NOTHING = np.empty((1, 0, 0)), np.empty((1, 0, 0)), np.empty((1, 0))
+
+
+class Iterate:
+    """Coefficients of a problem under a penalty that may be exchanged.
+
+    Parameters
+    ----------
+    problem : Problem
+        Gives design, loss, groups and intercept.
+    start : Solution or (w, b), optional
+        Default: zero, and the best intercept for it.
+    """
+
+    def __init__(self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None) -> None:
+        self.loss, self.design, self.groups = problem.loss, problem.design, problem.groups
+        self.predictor = problem.predictor
+        self.partition = Partition(self.groups.indices, self.groups.indptr, self.groups.weights)
+        n_outputs = problem.n_outputs
+        self.W = np.zeros((problem.design.shape[1], n_outputs))
+        self.b = problem.loss.null_intercept() if problem.intercept else np.zeros(n_outputs)
+        if start is not None:
+            w, b = (start.w, start.intercept) if isinstance(start, Solution) else start
+            self.W[:] = problem.matrix(w)
+            if problem.intercept:
+                self.b = np.broadcast_to(np.asarray(b, dtype=np.float64), (n_outputs,)).copy()
+        self.z = problem.predictor(self.W, self.b)
+        self.curvature = Curvature(problem)
+        if self.loss.is_quadratic:
+            self.curvature.at(self.loss.s)
+        self.work = np.empty((6, int(self.groups.sizes.max()), n_outputs))
+        self.last: tuple[float, Array, Array, Array] | None = None
+        self.take(problem.penalty)
+        self.linearise()
+
+    def take(self, penalty: Penalty) -> None:
+        """Exchange the penalty."""
+        self.penalty, self.shape = penalty, penalty.shape
+        self.convex = penalty.is_group_lasso
+        exact = self.convex and penalty.entry_strength == 0.0
+        self.terms = Terms(penalty.block_strength, penalty.entry_strength, penalty.ridge, exact)
+
+    # -- what is asked of it -------------------------------------------------------------------------------------------
+
+    def value(self) -> float:
+        """F(W, b)."""
+        return self.loss.value(self.z) + self.omega()
+
+    def omega(self) -> float:
+        """Omega(W)."""
+        penalty, terms = self.penalty, self.terms
+        total = terms.block * penalty.group_term(self.norms()) if terms.block else 0.0
+        if terms.entry or terms.ridge:
+            seen = self.W[self.groups.expand(penalty.penalised)]
+            total += terms.entry * np.abs(seen).sum() + 0.5 * terms.ridge * np.vdot(seen, seen)
+        return float(total)
+
+    def norms(self) -> Array:
+        """||w_g|| for every group."""
+        out = np.empty(len(self.groups))
+        dual_norms(self.W, self.partition.indices, self.partition.indptr, 0.0, out)
+        return out
+
+    # -- how it moves --------------------------------------------------------------------------------------------------
+
+    def predict(self, lam: float) -> None:
+        """Extrapolate this point, reached at `lam`, and the previous one to the penalty's lam; kept if F falls.
+
+        Needs no product with X: z is extrapolated with the coefficients.
+        """
+        here = lam, self.W.copy(), self.b, self.z
+        last, self.last = self.last, here
+        if last is None or not last[0] > lam > self.penalty.lam:
+            return
+        t = min((lam - self.penalty.lam) / (last[0] - lam), 2.0)
+        value = self.value()
+        self.W, self.b, self.z = (now + t * (now - before) for now, before in zip(here[1:], last[1:], strict=True))
+        if self.value() < value:
+            self.linearise()
+        else:
+            self.W, self.b, self.z = here[1].copy(), here[2], here[3]
+
+    def linearise(self, boost: float = 1.0) -> None:
+        """Renew the model at this point; its curvature raised by `boost`."""
+        self.rows = np.ascontiguousarray(self.loss.derivative(self.z).T)
+        if not self.loss.is_quadratic:
+            c, bound = boost * self.loss.curvature(self.z), self.loss.curvature_bound()
+            self.curvature.at(c if bound is None else np.minimum(c, np.maximum(1.0, boost) * bound))
+        self._optimise_intercept()
+
+    def minimise(self, ids: NDArray[np.int64], goal: float, budget: int) -> int:
+        """Lower F over the groups `ids` until a sweep changes at most `goal`; returns the number of sweeps.
+
+        The change is the sum of d' H d over the steps of a sweep for q = L2, else the largest scaled prox move. All
+        other groups must be zero or stay as they are.
+        """
+        if self.loss.is_quadratic:
+            self.curvature.include(ids)
+            before = self.rows.copy()
+            spent, _ = self._descend(ids, goal, budget, 0.0)
+            c = self.curvature.full
+            self.z = self.z + np.divide(self.rows - before, c, out=np.zeros_like(before), where=c > 0.0).T
+            return spent
+        spent, boost, value = 0, 1.0, self.value()
+        while spent < budget:
+            self.curvature.include(ids)
+            before_W, before_b, before_z = self.W.copy(), self.b, self.z
+            count, first = self._descend(ids, goal, budget - spent, INEXACT)
+            spent += count
+            self.z = self.predictor(self.W, self.b)
+            now = self.value()
+            if now <= value + 1e-13 * abs(value):
+                value, boost = now, max(1.0, boost / 4.0)
+            else:
+                self.W, self.b, self.z = before_W, before_b, before_z
+                boost *= 4.0
+            self.linearise(boost)
+            if boost > 1e12 or (first <= goal and boost == 1.0):
+                break
+        return spent
+
+    # -- the model -----------------------------------------------------------------------------------------------------
+
+    def _descend(self, ids: NDArray[np.int64], goal: float, budget: int, inexact: float) -> tuple[int, float]:
+        """Sweeps on the model; returns their number and the change made by the first."""
+        spent, first = 0, np.inf
+        while spent < budget:
+            count, change = self._sweeps(ids, goal, NOTHING)
+            spent += count
+            if spent == 1:
+                first = change
+                goal = max(goal, inexact * first)
+            if change <= goal:
+                break
+            active = ids[self.norms()[ids] > 0.0]
+            spent += self._accelerate(active, 0.3 * goal, budget - spent)
+        self._optimise_intercept()
+        self.rows -= np.outer(self.sigma, self.curvature.full)
+        self.b = self.b - self.sigma
+        self.sigma = np.zeros_like(self.sigma)
+        return spent, first
+
+    def _optimise_intercept(self) -> None:
+        """The sigma for which the true rows, r - sigma c, sum to zero."""
+        total = self.curvature.total
+        self.sigma = self.rows.sum(axis=1) / total if total > 0.0 else np.zeros(len(self.rows))
+
+    def _accelerate(self, active: NDArray[np.int64], goal: float, budget: int) -> int:
+        """Sweeps over the nonzero groups, extrapolated after every few."""
+        features = self.groups.features(active)
+        past = (
+            np.empty((MEMORY + 1, len(features), len(self.rows))),
+            np.empty((MEMORY + 1, *self.rows.shape)),
+            np.empty((MEMORY + 1, len(self.rows))),
+        )
+        spent = 0
+        for _ in range(ROUNDS):
+            if spent >= budget or not active.size:
+                break
+            count, change = self._sweeps(active, goal, past)
+            spent += count
+            if change <= goal:
+                break
+            self._extrapolate(features, *past)
+        return spent
+
+    def _sweeps(self, ids: NDArray[np.int64], goal: float, past: tuple[Array, Array, Array]) -> tuple[int, float]:
+        result: tuple[int, float] = sweeps(
+            self.design, self.shape, self.partition, self.terms, self.curvature.model, self.curvature.blocks, ids,
+            self.W, self.rows, self.sigma, self.work, goal, not self.convex, past,
+        )  # fmt: skip
+        return result
+
+    def _extrapolate(self, features: NDArray[np.int64], past_W: Array, past_rows: Array, past_sigma: Array) -> None:
+        """Move to the affine combination of past points at which a linear iteration would stop, if F falls there."""
+        steps = np.diff(past_W, axis=0).reshape(MEMORY, -1)
+        gram = steps @ steps.T
+        gram[np.diag_indices(MEMORY)] += 1e-12 * np.trace(gram) + 1e-300
+        weights = np.linalg.solve(gram, np.ones(MEMORY))
+        total = weights.sum()
+        if not np.isfinite(weights).all() or total == 0.0:
+            return
+        weights = weights / total
+        value = self._model_value()
+        here: tuple[Any, ...] = self.W[features], self.rows, self.sigma
+        self.W[features] = np.tensordot(weights, past_W[1:], axes=1)
+        self.rows = np.tensordot(weights, past_rows[1:], axes=1)
+        self.sigma = weights @ past_sigma[1:]
+        if not self._model_value() < value:
+            self.W[features], self.rows, self.sigma = here
+
+    def _model_value(self) -> float:
+        """The model of F up to a constant: sum of r^2 / (2 c) over the true rows, plus Omega."""
+        c = self.curvature.full
+        true = self.rows - np.outer(self.sigma, c) if self.curvature.total > 0.0 else self.rows
+        return 0.5 * float(((true * true) @ self.curvature.inverse).sum()) + self.omega()
