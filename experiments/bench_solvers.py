@@ -165,7 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", choices=["path", "single"], default="path", help="100 lams, or lambda_max/10 and /20")
     parser.add_argument("--quick", action="store_true", help="a tenth of the samples and groups")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed runs (default 3)")
-    parser.add_argument("--budget", type=float, default=60.0, metavar="S", help="seconds per competitor and table")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds of solving per competitor and table (default 60)",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads per competitor (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     return parser

@@ -70,7 +70,7 @@ def serve(pipe: Connection, folder: str, name: str, threads: int) -> None:
         solve = competitor.prepare(small, threads)
         solve(grid, 10.0**-competitor.first)()
         pipe.send("warm")
-        solve(grid[3:4], 10.0**-competitor.sharp)()
+        solve(grid[3:4], 10.0**-competitor.first)()
         solve = competitor.prepare(Instance.load(Path(folder) / "full"), threads)
         pipe.send("ready")
         while (request := pipe.recv()) is not None:

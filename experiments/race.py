@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +69,11 @@ class Process:
         if self._process is None:
             self._start()
         file = self.folder / f"{self.name}.npy"
-        self._pipe.send((lams, tol, str(file)))
+        try:
+            self._pipe.send((lams, tol, str(file)))
+        except OSError:  # it died since its last answer
+            self.stop()
+            raise Failure("the process died") from None
         seconds, epochs = self._receive(limit)
         return Answer(seconds, epochs, np.load(file))
 
@@ -76,7 +81,8 @@ class Process:
         """End the process, by force if it has not ended by itself after `patience` seconds."""
         if self._process is not None:
             if patience > 0.0:
-                self._pipe.send(None)
+                with suppress(OSError):
+                    self._pipe.send(None)
                 self._process.join(patience)
             self._process.kill()
             self._process.join()

@@ -125,17 +125,33 @@ def dual_candidate(problem: Problem, z: Array) -> Array:
     return A
 
 
-def dual_bound(problem: Problem, A: Array, V: Array) -> float:
-    """D(c A) for the best known c <= 1; V = X'A, (p, K). A must satisfy the equalities."""
-    c = problem.loss.dual_scale(A)
+def dual_bound(problem: Problem, A: Array, V: Array, norms: Array | None = None) -> float:
+    """D(c A) for the best known c <= 1; A must satisfy the equalities.
+
+    Parameters
+    ----------
+    problem : Problem
+        With q = L2.
+    A : (n, K) array
+        See `dual_candidate`.
+    V : (p, K) array
+        X'A.
+    norms : (n_groups,) array, optional
+        ||soft(V_g, mu)||, if they are known. V and norms need not be exact for groups where an upper bound given in
+        `norms` stays below lam_g.
+    """
     penalty = problem.penalty
-    if penalty.ridge == 0.0:
-        c = min(c, _scale(problem, V))
+    strength, mu = penalty.block_strength * problem.groups.weights, penalty.entry_strength
+    if norms is None:
+        norms = problem.groups.norms(soft(V, mu))
+    over = np.flatnonzero(penalty.penalised & (norms > strength))
+    c = problem.loss.dual_scale(A)
     conjugate = 0.0
     if penalty.ridge > 0.0:
-        strength = penalty.block_strength * problem.groups.weights
-        excess = problem.groups.norms(soft(c * V, penalty.entry_strength)) - strength
-        conjugate = float((np.maximum(excess, 0.0)[penalty.penalised] ** 2).sum()) / (2.0 * penalty.ridge)
+        excess = [float(np.linalg.norm(soft(c * V[problem.groups[int(g)]], mu))) - strength[g] for g in over]
+        conjugate = sum(max(x, 0.0) ** 2 for x in excess) / (2.0 * penalty.ridge)
+    elif over.size and penalty.lam > 0.0:  # lam = 0: all features are free directions, and A is orthogonal to them
+        c = min(c, _scale([V[problem.groups[int(g)]] for g in over], norms[over], strength[over], mu))
     return -problem.loss.conjugate(c * A) - conjugate
 
 
@@ -231,24 +247,13 @@ def _free_directions(problem: Problem) -> Array | None:
     return np.column_stack([np.ones(n), columns]) if problem.intercept else columns
 
 
-def _scale(problem: Problem, V: Array) -> float:
-    """The largest c <= 1 with ||soft(c V_g, mu)|| <= lam_g for all penalised g."""
-    penalty = problem.penalty
-    strength, mu = penalty.block_strength * problem.groups.weights, penalty.entry_strength
-    seen = penalty.penalised
-    if penalty.lam == 0.0:
-        return 1.0  # all features are free directions, and A is orthogonal to them
+def _scale(blocks: list[Array], norms: Array, strength: Array, mu: float) -> float:
+    """The largest c with ||soft(c V_g, mu)|| <= lam_g for groups that exceed it at c = 1."""
     if mu == 0.0:
-        norms = problem.groups.norms(V)[seen]
-        over = norms > strength[seen]
-        return float((strength[seen][over] / norms[over]).min(initial=1.0))
-    over = seen & (problem.groups.norms(soft(V, mu)) > strength)
-    if not over.any():
-        return 1.0
+        return float((strength / norms).min())
     low, high = 0.0, 1.0
-    rows = [V[problem.groups[int(g)]] for g in np.flatnonzero(over)]
     for _ in range(60):
         c = 0.5 * (low + high)
-        inside = all(np.linalg.norm(soft(c * v, mu)) <= bound for v, bound in zip(rows, strength[over], strict=True))
+        inside = all(np.linalg.norm(soft(c * v, mu)) <= bound for v, bound in zip(blocks, strength, strict=True))
         low, high = (c, high) if inside else (low, c)
     return low

@@ -105,7 +105,7 @@ def agrees(out: str, solution: Any) -> None:
 
 
 def test_a_wrong_table_is_rejected(run: Run, arrays: Path) -> None:
-    _, out, _ = run("solve", arrays, *FAST, "--lam", "0.1")
+    _, out, _ = run("solve", arrays, "--tol", "1e-4", "--lam", "0.1")
     X, y = numbers()
     solution = solve(Problem.build(X, y, ["first"] * 3 + ["second"] * 3, lam=0.1), tol=1e-4)
     agrees(out, solution)
@@ -185,7 +185,7 @@ def test_every_format_gives_the_same_solution(run: Run, tmp_path: Path, make: An
 
 def test_a_table_without_header(run: Run, tmp_path: Path) -> None:
     _, out, _ = run("solve", write(tmp_path / "d.csv", rows_of(*numbers(), header=False)), *FAST)
-    assert "no header" in out
+    assert "The first row holds numbers" in out
     assert "target 'x7'" in out
     assert {"x1", "x2", "x3"} <= groups_in(out).keys()
 
@@ -233,7 +233,7 @@ def test_parquet_types(run: Run, tmp_path: Path) -> None:
     files.write_table(pa.table({**columns, "when": when, "y": y}), tmp_path / "d.parquet")
     status, _, err = run("solve", "d.parquet", *FAST)
     assert status == 2
-    assert "'when' of d.parquet holds timestamp[s]" in err
+    assert "'when' of d.parquet holds timestamp[" in err
     status, out, _ = run("solve", "d.parquet", "--drop", "when", *FAST)
     assert status == 0
     assert "6 features in 4 groups" in out
@@ -315,7 +315,7 @@ OPTIONS = {
     "ridge": (("--ridge", 0.3), {"ridge": 0.3}),
     "weights": (("--weights", "ones"), {"weights": "ones"}),
     "no intercept": (("--no-intercept",), {"intercept": False}),
-    "loss": (("--loss", "huber"), {"loss": "huber"}),
+    "loss": (("--loss", "huber", "--loss-param", "delta=0.2"), {"loss": "huber", "delta": 0.2}),
     "penalty": (("--penalty", "mcp", "--param", "gamma=2.5"), {"penalty": Scaled(MCP(2.5), 0.2)}),
 }
 
@@ -371,7 +371,7 @@ def test_standardising_reports_original_units(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_limit_of_epochs_is_told_and_is_no_error(run: Run, arrays: Path) -> None:
-    status, out, err = run("solve", arrays, "--groups", 1, *FAST, "--max-epochs", 1, "--tol", "1e-15", "--lam", "1%")
+    status, out, err = run("solve", arrays, "--groups", 1, "--max-epochs", 1, "--tol", "1e-15", "--lam", "1%")
     assert status == 0
     assert err.startswith("sparseopt: warning: ")
     assert err.count("\n") == 1
@@ -568,6 +568,7 @@ ERRORS: dict[str, tuple[tuple[Any, ...], str]] = {
     "param": (("solve", T, "--param", "gamma"), "'gamma' is not of the form name=number"),
     "unknown param": (("solve", T, "--penalty", "mcp", "--param", "gam=2"), "MCP has no parameter 'gam'"),
     "param out of range": (("solve", T, "--penalty", "mcp", "--param", "gamma=-2"), "gamma"),
+    "unknown loss param": (("solve", T, "--loss", "huber", "--loss-param", "eps=1"), "no parameter 'eps'"),
     "unknown loss": (("solve", T, "--loss", "square"), "invalid choice: 'square'"),
     "loss for text": (("solve", "text.csv", "--loss", "squares"), "holds text such as 'n'"),
     "logistic for reals": (("solve", T, "--loss", "logistic"), "different values, which --loss logistic cannot model"),

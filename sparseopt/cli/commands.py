@@ -32,7 +32,7 @@ svmlight; its content tells which. Columns of text become 0/1 columns, one group
 examples:
   sparseopt solve houses.csv --target price --groups prefix:_ --cv
   sparseopt solve genes.npz --penalty mcp --param gamma=2.5 --path 50 --plot path.png
-  sparseopt solve a9a.gz --groups 5,8,5,16,5,7,14,6,5,2,2,2,5,41 --lam 5%% --save model.npz
+  sparseopt solve a9a.gz --groups 5,8,5,16,5,7,14,6,5,2,2,2,5,41 --lam 5% --save model.npz
   sparseopt solve table.parquet --groups groups.json --loss poisson --rule ebic
   sparseopt solve table.csv --penalty mymodule:MyRegularizer       a class in mymodule.py in this folder
 
@@ -154,6 +154,7 @@ def _add_solve(commands: argparse._SubParsersAction[_Parser]) -> None:
     add("--groups", metavar="SPEC", help="see below; default the groups in the file, or one per column")
     add("--weights", choices=("sqrt", "ones"), default="sqrt", help="group weights: root of the size (default), or 1")
     add("--loss", choices=tuple(LOSSES), help="default: guessed from the target")
+    add("--loss-param", metavar="NAME=VALUE", action="append", default=[], type=_parameter, help="such as delta=0.5")
     add("--penalty", metavar="NAME", default="l2", help="a name of `sparseopt regularizers`, or module:Class (l2)")
     add(
         "--param",

@@ -80,8 +80,10 @@ def read_data(
         If the file cannot be opened.
     """
     kind, content = read_file(file, drop)
-    if kind in ("text", "parquet"):
-        return _from_columns(content, str(file), target, drop, categorical)
+    if kind not in ("npz", "svmlight"):
+        bare = f"The first row holds numbers, so the columns are called x1, ..., x{len(content)}."
+        remarks = (bare,) if kind == "text without header" else ()
+        return _from_columns(content, str(file), target, drop, categorical, remarks)
     if drop or categorical:
         raise ValueError(f"{file} holds a matrix, whose columns cannot be dropped or encoded: prepare X instead.")
     if kind == "npz":
@@ -114,8 +116,9 @@ def _from_columns(
     target: str | None,
     drop: Collection[str],
     categorical: Collection[str],
+    assumed: tuple[str, ...],
 ) -> Data:
-    remarks = []
+    remarks = [*assumed]
     if target is None:
         target = "y" if "y" in columns else list(columns)[-1]
         remarks.append(f"The target is the column {target!r}; --target names another.")

@@ -35,8 +35,8 @@ Columns = dict[str, NDArray[Any]]
 def read_file(file: str | Path, drop: Collection[str] = ()) -> tuple[str, Any]:
     """The kind of a file, and what it holds.
 
-    "text" or "parquet" with a dict of columns, "npz" with a dict of arrays, "svmlight" with (X, y). Columns in `drop`
-    are there but need not be readable.
+    "text", "text without header" or "parquet" with a dict of columns, "npz" with a dict of arrays, "svmlight" with
+    (X, y). Columns in `drop` are there but need not be readable.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def read_file(file: str | Path, drop: Collection[str] = ()) -> tuple[str, Any]:
     lines = [line for line in text[:1_000_000].splitlines()[:20] if line.strip() and not line.startswith("#")]
     if name.removesuffix(".gz").endswith((".svm", ".svmlight", ".libsvm")) or any(map(_SVMLIGHT.fullmatch, lines)):
         return "svmlight", _svmlight_matrix(raw, name)
-    return "text", _text_columns(_split(text, name), name)
+    return _text_columns(_split(text, name), name)
 
 
 def read_rows(file: str | Path) -> list[list[str]]:
@@ -111,7 +111,7 @@ def _split(text: str, name: str) -> list[list[str]]:
         raise ValueError(f"{name} cannot be split into columns ({error}, line {reader.line_num}): fix it.") from error
 
 
-def _text_columns(rows: list[list[str]], name: str) -> Columns:
+def _text_columns(rows: list[list[str]], name: str) -> tuple[str, Columns]:
     headed = any(_number(entry) is None and entry.lower() not in MISSING for entry in rows[0])
     header = rows.pop(0) if headed else [f"x{j + 1}" for j in range(len(rows[0]))]
     if not rows:
@@ -124,7 +124,8 @@ def _text_columns(rows: list[list[str]], name: str) -> Columns:
     repeated = [column for column in header if header.count(column) > 1]
     if repeated:
         raise ValueError(f"{name} has several columns called {repeated[0]!r}: give each a name of its own.")
-    return {column: _as_column(entries) for column, entries in zip(header, zip(*rows, strict=True), strict=True)}
+    columns = {column: _as_column(entries) for column, entries in zip(header, zip(*rows, strict=True), strict=True)}
+    return "text" if headed else "text without header", columns
 
 
 def _number(entry: str) -> float | None:

@@ -64,6 +64,7 @@ def run_solve(args: argparse.Namespace) -> Iterator[str]:
         l1_ratio=args.l1_ratio,
         ridge=args.ridge,
         intercept=args.intercept,
+        **dict(args.loss_param),
     )
     n, p = problem.design.shape
     yield f"{args.file}: {n} samples, {p} features in {len(groups)} groups, target {data.target!r}, {target.loss} loss"

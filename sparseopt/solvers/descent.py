@@ -224,7 +224,7 @@ class BlockDescent:
         if not point.convex:
             return self._largest_move(ids, A), violators
         # Groups still uncertain lie below their threshold, so they do not limit the dual point.
-        dual = dual_bound(problem, A, self.gradients.V)
+        dual = dual_bound(problem, A, self.gradients.V, self._gradient_norms())
         gap = self.objective - dual
         return (gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0), violators
 

@@ -6,8 +6,8 @@ other in the quadratic bound of the loss, so each has a step of its own. With H 
     w+ = prox_{t Omega}(w~ - t grad_w),   t_g = 1 / (theta D_g),   theta >= largest eigenvalue of D^-1/2 H D^-1/2
     beta+ = beta~ - grad_beta / (theta_0 sum c)
 
-from the extrapolated point w~ = w + mu (w - w_previous). D_g is the mean diagonal entry of H in block g. theta comes
-from a power iteration and rises where a step shows it to be too small, that is where
+from the extrapolated point w~ = w + mu (w - w_previous). D_g is the mean diagonal entry of H in block g, and in blocks
+without penalty the diagonal itself. theta comes from a power iteration and rises where a step shows it too small:
 
     L(z+) > L(z~) + <grad, z+ - z~> + theta |w+ - w~|_D^2 / 2 + theta_0 (sum c) |beta+ - beta~|^2 / 2;
 
@@ -95,9 +95,7 @@ def fista(
     (True, array([0]))
     """
     if isinstance(problem.penalty, Composite) and not problem.penalty.is_group_lasso:
-        raise TypeError(
-            f"penalty is a Composite of {problem.penalty.q}, whose groups do not separate: solve it by bcd."
-        )
+        raise TypeError(f"penalty is a Composite of {problem.penalty.q}, whose groups do not separate: use bcd.")
     solution = _Iteration(problem, start).run(tol, max_iter)
     if not solution.status.ok:
         warnings.warn(solution.status.value, ConvergenceWarning, stacklevel=2)
@@ -197,7 +195,8 @@ class _Iteration:
         D = np.add.reduceat(diagonal[groups.indices], groups.indptr[:-1]) / groups.sizes
         top = float(D.max())
         self.D = np.maximum(D, 1e-12 * top) if top > 0.0 else np.ones_like(D)
-        self.by_feature = groups.expand(self.D)[:, None]
+        free = groups.expand(~problem.penalty.penalised)
+        self.by_feature = np.where(free, np.maximum(diagonal, 1e-12 * top or 1.0), groups.expand(self.D))[:, None]
         root = np.sqrt(self.by_feature)
         v = np.random.default_rng(0).standard_normal((p, 1))
         self.theta, self.theta_0 = 1.0, 1.0

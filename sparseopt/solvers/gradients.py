@@ -32,7 +32,8 @@ class Gradients:
         self.design, self.groups = design, groups
         self.spread: Array | None = None  # ||X_g - 1 m_g'||_F
         self.level = np.empty(0)  # ||m_g||
-        self.known: list[tuple[Array, Array]] = []
+        self.known = 0  # products made so far
+        self.past_A = self.past_V = np.empty(0)  # the last of them, one per row
 
     def at(self, A: Array) -> None:
         """Take a new A, (n, K)."""
@@ -44,16 +45,16 @@ class Gradients:
             self.spread, self.level = np.empty(len(self.groups)), np.empty(len(self.groups))
             ones = np.ones((1, self.design.shape[0]))
             _column_norms(self.design, self.groups.indices, self.groups.indptr, ones, self.spread, self.level)
-        past = np.stack([known.ravel(order="K") for known, _ in self.known])
-        flat = A.ravel(order="K")
+        past = self.past_A[: self.known]
+        flat = A.T.ravel()
         gram = past @ past.T
         gram[np.diag_indices(len(gram))] *= 1.0 + 1e-12
         a = np.linalg.lstsq(gram, past @ flat, rcond=1e-12)[0]
         error = flat - a @ past
-        tilt = float(np.linalg.norm(error.reshape(A.shape, order="C" if A.flags.c_contiguous else "F").sum(axis=0)))
-        self.V = sum(float(weight) * V for weight, (_, V) in zip(a, self.known, strict=True))
+        tilt = float(np.linalg.norm(error.reshape(A.T.shape).sum(axis=1)))
+        self.V = (a @ self.past_V[: self.known]).reshape(-1, A.shape[1])
         # Rounding of the sum itself: a few units of the largest term.
-        rounding = 1e-15 * float(np.abs(a) @ np.linalg.norm(past, axis=1))
+        rounding = 1e-15 * float(np.abs(a) @ np.sqrt(gram.diagonal()))
         self.slack = self.spread * (float(np.linalg.norm(error)) + rounding) + self.level * (tilt + rounding)
 
     def norms(self, mu: float) -> Array:
@@ -86,7 +87,11 @@ class Gradients:
     def _complete(self) -> None:
         self.V = self.design.rmatvec(self.A)
         self.slack = np.zeros(len(self.groups))
-        self.known = [*self.known[-MEMORY + 1 :], (self.A.copy(order="K"), self.V.copy())]
+        if not self.known:
+            self.past_A, self.past_V = np.zeros((MEMORY, self.A.size)), np.zeros((MEMORY, self.V.size))
+        row = self.known % MEMORY
+        self.past_A[row], self.past_V[row] = self.A.T.ravel(), self.V.ravel()
+        self.known += 1
 
     @property
     def _largest(self) -> int:
