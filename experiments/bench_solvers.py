@@ -72,7 +72,7 @@ def summary(rows: Sequence[Row]) -> str:
         own = [times.pop(name, None) for name in ("sparseopt", "sparseopt_f32")]
         peer = min(times, key=lambda name: times[name] or 0.0, default=None)
         if peer is None or own == [None, None]:
-            lines.append(f"{problem} {task}: {'no peer' if peer is None else 'sparseopt did not'} pass")
+            lines.append(f"{problem} {task}: {'no peer passed' if peer is None else 'sparseopt did not pass'}")
             continue
         ratios = [None if seconds is None else seconds / times[peer] for seconds in own]
         best = min(ratio for ratio in ratios if ratio is not None)

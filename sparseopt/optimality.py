@@ -151,7 +151,7 @@ def dual_bound(problem: Problem, A: Array, V: Array, norms: Array | None = None)
         excess = [float(np.linalg.norm(soft(c * V[problem.groups[int(g)]], mu))) - strength[g] for g in over]
         conjugate = sum(max(x, 0.0) ** 2 for x in excess) / (2.0 * penalty.ridge)
     elif over.size and penalty.lam > 0.0:  # lam = 0: all features are free directions, and A is orthogonal to them
-        c = min(c, _scale([V[problem.groups[int(g)]] for g in over], norms[over], strength[over], mu))
+        c = min(c, float((strength[over] / norms[over]).min()) if mu == 0.0 else _scale(problem, V, over))
     return -problem.loss.conjugate(c * A) - conjugate
 
 
@@ -247,10 +247,11 @@ def _free_directions(problem: Problem) -> Array | None:
     return np.column_stack([np.ones(n), columns]) if problem.intercept else columns
 
 
-def _scale(blocks: list[Array], norms: Array, strength: Array, mu: float) -> float:
-    """The largest c with ||soft(c V_g, mu)|| <= lam_g for groups that exceed it at c = 1."""
-    if mu == 0.0:
-        return float((strength / norms).min())
+def _scale(problem: Problem, V: Array, over: NDArray[np.int64]) -> float:
+    """The largest c with ||soft(c V_g, mu)|| <= lam_g for the groups `over`, which exceed it at c = 1."""
+    mu = problem.penalty.entry_strength
+    blocks = [V[problem.groups[int(g)]] for g in over]
+    strength = problem.penalty.block_strength * problem.groups.weights[over]
     low, high = 0.0, 1.0
     for _ in range(60):
         c = 0.5 * (low + high)

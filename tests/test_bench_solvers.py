@@ -149,7 +149,7 @@ def test_every_problem_is_what_its_name_says() -> None:
     inside = np.corrcoef(made["corr"].X[:, :6].T)
     assert inside[0, 4] == pytest.approx(0.9, abs=0.1)
     assert abs(inside[0, 5]) < 0.4
-    with pytest.raises(ValueError, match="'dence'.*choose one of dense"):
+    with pytest.raises(ValueError, match=r"'dence'.*choose one of dense"):
         make("dence")
 
 
@@ -302,5 +302,5 @@ def test_tables_put_the_fastest_first() -> None:
     assert lines[3][-2:] == ["over", "budget"]
     assert lines[4][-2:] == ["not", "installed"]
     assert bench_solvers.summary(rows) == "dense path: sparseopt 0.25 x celer (float64 0.25, float32 -)"
-    assert bench_solvers.summary(rows[1:]) == "dense path: no peer pass"
+    assert bench_solvers.summary(rows[1:]) == "dense path: no peer passed"
     assert bench_solvers.summary(rows[:1]) == "dense path: sparseopt did not pass"

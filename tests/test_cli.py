@@ -93,7 +93,7 @@ def agrees(out: str, solution: Any) -> None:
     printed = groups_in(out)
     assert printed.keys() == expected.keys()
     for name, (size, nonzero, norm) in expected.items():
-        assert printed[name][:2] == (size, nonzero)
+        assert printed[name][:2] == (int(size), int(nonzero))
         assert printed[name][2] == pytest.approx(norm, rel=1e-4)
     norms = [norm for _, _, norm in printed.values()]
     assert norms == sorted(norms, reverse=True)
@@ -502,7 +502,7 @@ def test_a_regularizer_from_this_folder(tmp_path: Path) -> None:
     (tmp_path / "half_of_l2.py").write_text(MODULE)
     X, y = numbers()
     np.savez(tmp_path / "d.npz", X=X, y=y, group=[0, 0, 0, 1, 1, 1])
-    command = [Path(sys.executable).parent / "sparseopt", "solve", "d.npz", "--lam", "0.2", "--tol", "1e-5"]
+    command = [str(Path(sys.executable).parent / "sparseopt"), "solve", "d.npz", "--lam", "0.2", "--tol", "1e-5"]
     penalty = ["--penalty", "half_of_l2:Half", "--param", "strength=0.25"]
     done = subprocess.run([*command, *penalty], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -314,7 +314,12 @@ def test_one_output_gives_bars() -> None:
 
 
 def test_axes_given_are_used_and_returned(validated: CrossValidation) -> None:
-    for draw, what in ((plot_path, validated.path), (plot_cross_validation, validated), (plot_groups, validated.best)):
+    calls: tuple[tuple[Any, Any], ...] = (
+        (plot_path, validated.path),
+        (plot_cross_validation, validated),
+        (plot_groups, validated.best),
+    )
+    for draw, what in calls:
         figure, ax = plt.subplots()
         assert draw(what, ax) is ax
         assert plt.get_fignums() == [figure.number]  # and no other figure
@@ -339,7 +344,8 @@ REFUSED = {
     "norms for a path": (lambda p: plot_groups(p.group_norms), TypeError, "pass a Path or a Solution"),
     "top": (lambda p: plot_path(p, top=-1), ValueError, "top is -1"),
     "top rows": (lambda p: plot_groups(p, top=0), ValueError, "top is 0"),
-    "a mark at zero": (lambda p: plot_path(p, mark={"x": 0.0}), ValueError, "mark 'x' is 0.0"),
+    "a mark at zero": (lambda p: plot_path(p, mark={"x": 0.0}), ValueError, "mark 'x' is 0: the path runs from"),
+    "a mark beside the path": (lambda p: plot_path(p, mark=2.0 * p.lams[0]), ValueError, "the path runs from"),
     "an unknown name": (lambda p: plot_regularizers(["mpc"]), ValueError, "did you mean 'mcp'"),
     "no names": (lambda p: plot_regularizers([]), ValueError, "regularizers is empty"),
     "t": (lambda p: plot_regularizers(["l2"], t=0.0), ValueError, "t is 0.0"),

@@ -130,7 +130,9 @@ def test_prox_minimises(name: str, extra: dict[str, float]) -> None:
 
 WRONG_PROXES = {
     "without omega": lambda penalty: Penalty(penalty.q, Groups(GROUPS.indices, GROUPS.indptr, [1, 0, 1]), 0.8, 0.3, 2),
-    "unpenalised group shrunk": lambda p: Penalty(p.q, Groups(GROUPS.indices, GROUPS.indptr, [1.5, 1, 0.7]), 0.8, 0.3, 2),
+    "unpenalised group shrunk": lambda p: Penalty(
+        p.q, Groups(GROUPS.indices, GROUPS.indptr, [1.5, 1, 0.7]), 0.8, 0.3, 2
+    ),
     "without the l1 term": lambda penalty: Penalty(penalty.q, GROUPS, 0.56, 0.0, 2.0),
     "without ridge": lambda penalty: Penalty(penalty.q, GROUPS, 0.8, 0.3, 0.0),
 }

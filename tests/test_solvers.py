@@ -14,7 +14,7 @@ import pytest
 from cvxpy_oracle import Optimum, optimum
 from scipy.sparse import csc_array
 
-from sparseopt import REGULARIZERS, L0, MCP, Groups, LogSum, Problem, Solution, Status, bcd, fista, solve
+from sparseopt import L0, MCP, REGULARIZERS, Groups, LogSum, Problem, Solution, Status, bcd, fista, solve
 from sparseopt.optimality import duality_gap, stationarity
 from sparseopt.solution import ConvergenceWarning
 from sparseopt.solvers import BlockDescent
@@ -365,7 +365,9 @@ def test_a_design_of_zeros(loss: str, solver: Callable) -> None:
     solution = solver(problem)
     assert solution.status.ok
     assert not solution.w.any()
-    assert solution.objective == pytest.approx(problem.value(0.0 * solution.w, problem.loss.null_intercept()), rel=1e-12)
+    assert solution.objective == pytest.approx(
+        problem.value(0.0 * solution.w, problem.loss.null_intercept()), rel=1e-12
+    )
 
 
 @each_solver

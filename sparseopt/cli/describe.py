@@ -64,15 +64,17 @@ def describe_coefficients(
 ) -> list[str]:
     """Intercepts and nonzero rows of w (p, K), one column per output."""
     kept = np.flatnonzero(w.any(axis=1))
-    rows = [("feature", *(outputs if len(outputs) > 1 else ["coefficient"]))]
+    rows: list[tuple[str, ...]] = [("feature", *(outputs if len(outputs) > 1 else ["coefficient"]))]
     rows.append(("(intercept)", *(f"{b:.6g}" for b in intercept)))
-    rows += [(features[j], *(f"{v:.6g}" for v in w[j])) for j in kept]
+    rows += [(features[int(j)], *(f"{v:.6g}" for v in w[j])) for j in kept]
     return columns(rows)
 
 
 def describe_regularizers() -> list[str]:
     """The table of regularizers: formula, shape, and the hypotheses of the theorems."""
-    rows = [("name", "default", "q'(0+)", "concavity", "ceiling", "increasing", "concave", "subadditive")]
+    rows: list[tuple[str, ...]] = [
+        ("name", "default", "q'(0+)", "concavity", "ceiling", "increasing", "concave", "subadditive")
+    ]
     for name, q in REGULARIZERS.items():
         answers = (q.increasing(), q.concave(), q.subadditive())
         numbers = (q.slope_at_zero(), q.weak_convexity(), q.ceiling())

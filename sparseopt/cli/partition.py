@@ -88,7 +88,7 @@ def _from_pairs(rows: list[list[str]], file: str, data: Data) -> list[str]:
     known = set(data.columns)
     if rows[0][0] not in known:  # a header
         rows = rows[1:]
-    group_of = {}
+    group_of: dict[str, str] = {}
     for row in rows:
         if len(row) != 2 or row[0] not in known:
             odd = f"{row[0]!r}, which is no column of the data" if len(row) == 2 else f"a row of {len(row)} entries"

@@ -65,7 +65,8 @@ def save_model(model: dict[str, Any], file: str | Path) -> None:
     """Write the dict of `model_of` as .json or .npz."""
     check_model_file(file)
     if Path(file).suffix == ".npz":
-        np.savez_compressed(file, **{key: np.asarray(value) for key, value in model.items()})
+        arrays: dict[str, Any] = {key: np.asarray(value) for key, value in model.items()}
+        np.savez_compressed(file, **arrays)
         return
     # JSON has no NaN: where there is no gap, null.
     plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in model.items()}

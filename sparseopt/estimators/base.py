@@ -152,7 +152,9 @@ class ManyStrengths:
             check_number("ratio", self.ratio, 0.0, 1.0)
         lams = self.lams
         if lams is not None and np.asarray(lams).dtype.kind not in "iuf":
-            raise TypeError(f"lams is {lams!r}: pass a sequence of positive numbers, or None for a grid from lam_max down.")
+            raise TypeError(
+                f"lams is {lams!r}: pass a sequence of positive numbers, or None for a grid from lam_max down."
+            )
         options: dict[str, Any] = dict(
             n_lams=self.n_lams, ratio=self.ratio, tol=self.tol, max_epochs=self.max_epochs, progress=False
         )
@@ -170,4 +172,3 @@ class ManyStrengths:
             warnings.simplefilter("ignore", ConvergenceWarning)
             better = bcd(chosen.problem, chosen, tol=POLISH * self.tol, max_epochs=self.max_epochs)
         return better if better.status.ok else chosen
-

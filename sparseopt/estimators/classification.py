@@ -28,9 +28,7 @@ Array = NDArray[np.float64]
 class _Classifier(ClassifierMixin, GroupSparseEstimator):
     """Fit, prediction and score of both classifiers."""
 
-    def fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None
-    ) -> Any:
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None) -> Any:
         """Fit the model.
 
         Parameters

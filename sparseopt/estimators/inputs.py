@@ -102,8 +102,8 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = np.inf) 
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}: pass a float.")
     if not low < value < high:
-        bound = f"> {low:g} and finite" if high == np.inf else f"between {low:g} and {high:g}, both excluded"
-        raise ValueError(f"{name} must be {bound}, got {value}.")
+        bound = f"finite and > {low:g}" if high == np.inf else f"between {low:g} and {high:g}, both excluded"
+        raise ValueError(f"{name} is {value}: pass a number that is {bound}.")
 
 
 def check_integer(name: str, value: Any) -> None:
@@ -111,4 +111,4 @@ def check_integer(name: str, value: Any) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {value!r}: pass an int.")
     if value < 1:
-        raise ValueError(f"{name} must be >= 1, got {value}.")
+        raise ValueError(f"{name} is {value}: pass an integer >= 1.")

@@ -29,9 +29,7 @@ NAMES = ("squares", "huber", "poisson")
 class _Regressor(RegressorMixin, GroupSparseEstimator):
     """Fit, prediction and score of both regressors."""
 
-    def fit(
-        self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None
-    ) -> Any:
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None) -> Any:
         """Fit the model.
 
         Parameters

@@ -75,16 +75,18 @@ def finish(ax: Any) -> None:
     ax.tick_params(labelsize=SMALL)
 
 
-def as_marks(mark: Any) -> dict[str, float]:
+def as_marks(mark: Any, lams: Array) -> dict[str, float]:
+    """Label -> lam; ValueError for a lam outside of the path."""
     if mark is None:
         return {}
     if isinstance(mark, Mapping):
         marks = {str(label): float(lam) for label, lam in mark.items()}
     else:
         marks = {f"lam = {lam:.3g}": float(lam) for lam in np.atleast_1d(np.asarray(mark, dtype=np.float64))}
+    low, high = float(lams.min()), float(lams.max())
     for label, lam in marks.items():
-        if not 0.0 < lam < np.inf:
-            raise ValueError(f"mark {label!r} is {lam}: pass lam > 0, which a log axis can show.")
+        if not (1.0 - 1e-9) * low <= lam <= (1.0 + 1e-9) * high:
+            raise ValueError(f"mark {label!r} is {lam:g}: the path runs from lam {high:g} to {low:g}.")
     return marks
 
 

@@ -38,7 +38,7 @@ def plot_path(path: Path, ax: Any = None, *, top: int = 10, mark: Any = None) ->
         Number of groups, those with the largest norm anywhere on the path, drawn in colour and labelled at the end of
         their line, but no more than the axes have room for. The others are grey.
     mark : lam, sequence of lam, or dict from label to lam, optional
-        Values to mark by a vertical line.
+        Values within the path to mark by a vertical line.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def plot_path(path: Path, ax: Any = None, *, top: int = 10, mark: Any = None) ->
     require(path, Path, "path")
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 0:
         raise ValueError(f"top is {top!r}: pass the number of groups to label, an integer >= 0.")
-    marks = as_marks(mark)
+    marks = as_marks(mark, path.lams)
     ax = given_or_new_axes(ax, (7.5, 4.8))
     norms, names = path.group_norms, path.problem.groups.names
     order = np.argsort(-norms.max(axis=0), kind="stable")

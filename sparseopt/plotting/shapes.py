@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Real
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,9 @@ def plot_regularizers(
     >>> left.get_ylabel(), right.get_ylabel()
     ('q(u)', 'prox(u, t) with t = 1')
     """
-    for name, value in (("t", t), ("high", high)):
-        if not isinstance(value, Real) or not 0.0 < value < np.inf:
+    values: tuple[tuple[str, Any], ...] = (("t", t), ("high", high))
+    for name, value in values:
+        if not isinstance(value, (int, float)) or not 0.0 < value < np.inf:
             raise ValueError(f"{name} is {value!r}: pass a positive number.")
     given = list(REGULARIZERS) if regularizers is None else regularizers
     if isinstance(given, str) or not isinstance(given, Sequence) or hasattr(given, "_fields"):
@@ -60,7 +61,7 @@ def plot_regularizers(
     for k, (name, q) in enumerate(named):
         look = {"color": COLOURS[k % len(COLOURS)], "linestyle": STYLES[k // len(COLOURS) % len(STYLES)]}
         _draw_with_gaps(left, q.value, high, name, look)
-        _draw_with_gaps(right, lambda u, q=q: q.prox(u, t), high, name, look)
+        _draw_with_gaps(right, partial(_prox, q, t), high, name, look)
     right.plot([0.0, high], [0.0, high], color=GREY, linewidth=0.8, zorder=0)
     for ax, label in ((left, "q(u)"), (right, f"prox(u, t) with t = {t:g}")):
         ax.set_xlabel("u, norm of a block")
@@ -70,6 +71,10 @@ def plot_regularizers(
         finish(ax)
     right.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=SMALL, frameon=False, handlelength=2.6)
     return axes
+
+
+def _prox(q: Any, t: float, u: Array) -> Array:
+    return np.asarray(q.prox(u, t), dtype=np.float64)
 
 
 def _draw_with_gaps(ax: Any, f: Callable[[Array], Array], high: float, name: str, look: dict[str, str]) -> None:

@@ -149,7 +149,8 @@ class BlockDescent:
         seen, omega = penalty.penalised, self.point.partition.omega
         self.gradients.ensure(np.flatnonzero(seen))
         top = float((self.gradients.norms(0.0)[seen] / omega[seen]).max())
-        if top == 0.0 or penalty.q.slope_at_zero() == 0.0:
+        plain = penalty.is_group_lasso and penalty.l1_ratio == 0.0
+        if plain or top == 0.0 or penalty.q.slope_at_zero() == 0.0:
             return top
 
         def quiet(lam: float) -> bool:

@@ -200,6 +200,7 @@ class _Iteration:
         root = np.sqrt(self.by_feature)
         v = np.random.default_rng(0).standard_normal((p, 1))
         self.theta, self.theta_0 = 1.0, 1.0
+        self.ceiling = math.inf if self.bound is None else float(p)  # the trace of D^-1/2 H D^-1/2
         for _ in range(20):
             z = self._product(v / root)
             v = (problem.design.rmatvec(c[:, None] * z) - self.means[:, None] * (c @ z)) / root
@@ -243,14 +244,15 @@ class _Iteration:
             across = self.total * float(((beta - y.beta) ** 2).sum())
             length = self.theta * along + self.theta_0 * across
             bend = self._bend(y, new, A)
-            if bend <= length * (1.0 + 1e-9) or length == 0.0:
+            if bend <= length * (1.0 + 1e-9) or length == 0.0 or self.theta == self.ceiling:
                 return new, length
             # Without a bound of the curvature the two parts may work together: then both must rise.
             if self.bound is None:
                 factor = 2.0 if not np.isfinite(bend) else min(2.0, 1.1 * bend / length)
                 self.theta, self.theta_0 = factor * self.theta, factor * self.theta_0
             else:
-                self.theta *= 1.02 * (bend - across) / (length - across)
+                rise = (bend - across) / along if along > 0.0 else math.inf
+                self.theta = min(1.02 * rise, self.ceiling)
 
     def _bend(self, y: _Point, new: _Point, A: Array) -> float:
         """2 [L(z+) - L(z~) - <A, z+ - z~>], or a bound of it."""
