@@ -643,6 +643,7 @@ def test_a_regularizer_that_does_not_compile(run: Run, arrays: Path, tmp_path: P
     (tmp_path / "uncompilable.py").write_text(MODULE.replace("maximum(u - self.strength * t, 0.0)", "str(u).upper().x"))
     status, _, err = run("solve", arrays, "--penalty", "uncompilable:Half", "--lam", 1)
     assert status == 2
+    assert err.startswith("sparseopt: the penalty cannot be compiled (")
     assert err.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""Estimators are `Problem.build` and a solver in scikit-learn's habits: same numbers, its conventions, clear refusals."""
+"""Estimators: the numbers of `Problem.build` and a solver, the conventions of scikit-learn, and clear refusals."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sparseopt import (
     MCP,
+    Groups,
     GroupSparseClassifier,
     GroupSparseClassifierCV,
     GroupSparseRegressor,
     GroupSparseRegressorCV,
-    Groups,
     Problem,
     bcd,
     lam_max,
@@ -59,7 +59,7 @@ COUNTS = rng.poisson(np.exp(0.5 * Y))
         GroupSparseRegressor(loss="huber", l1_ratio=0.5, ridge=0.1),
         GroupSparseClassifier(),
         GroupSparseRegressorCV(n_lams=5, cv=2),
-        GroupSparseClassifierCV(n_lams=5, cv=2),
+        GroupSparseClassifierCV(n_lams=5, cv=2, ratio=0.1),
     ]
 )
 def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:

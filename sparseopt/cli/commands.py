@@ -74,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not type(error).__module__.startswith("numba."):
             raise
-        first = next(iter(str(error).splitlines()), "")
-        return _refuse(f"the penalty cannot be compiled ({first}): use the words of sparseopt.scalar in it.", 2)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = next((line for line in lines if not line.startswith("Failed in")), type(error).__name__).strip("-.: ")
+        return _refuse(f"the penalty cannot be compiled ({why}): use the words of sparseopt.scalar in it.", 2)
 
 
 def _run(argv: Sequence[str] | None) -> int:

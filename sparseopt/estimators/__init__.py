@@ -11,7 +11,8 @@ weight of 0 is no sample.
 
 from __future__ import annotations
 
-from sparseopt.estimators.classification import GroupSparseClassifier, GroupSparseClassifierCV
-from sparseopt.estimators.regression import GroupSparseRegressor, GroupSparseRegressorCV
+from sparseopt.estimators.classification import GroupSparseClassifier
+from sparseopt.estimators.regression import GroupSparseRegressor
+from sparseopt.estimators.selection import GroupSparseClassifierCV, GroupSparseRegressorCV
 
 __all__ = ["GroupSparseClassifier", "GroupSparseClassifierCV", "GroupSparseRegressor", "GroupSparseRegressorCV"]

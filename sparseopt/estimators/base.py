@@ -3,12 +3,11 @@
     s_i = sample_weight_i / sum(sample_weight)       groups_ = as_groups(groups, p, feature_names_in_, weights)
     coef_ = w' (K, p)                                z = X coef_' + intercept_ + offset
 
-Predictions need `coef_` and `intercept_` only. `OneStrength` solves for one lam, `ManyStrengths` along a path.
+Predictions need `coef_` and `intercept_` only. `OneStrength` solves for one lam; `selection.py` for many.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -26,16 +25,11 @@ from sparseopt.estimators.inputs import (
 )
 from sparseopt.groups import as_groups
 from sparseopt.groups.columns import is_column_transformer
-from sparseopt.paths import cross_validate, path
 from sparseopt.problem import Problem
-from sparseopt.solution import ConvergenceWarning, Solution
+from sparseopt.solution import Solution
 from sparseopt.solvers import bcd
 
-__all__ = ["GroupSparseEstimator", "ManyStrengths", "OneStrength"]
-
-CRITERIA = ("aic", "bic", "ebic")
-POLISH = 1e-3  # tolerance of the chosen solution, relative to that of the path
-RULES = ("min", "1se", *CRITERIA)
+__all__ = ["GroupSparseEstimator", "OneStrength"]
 
 
 class GroupSparseEstimator(BaseEstimator):
@@ -134,41 +128,3 @@ class OneStrength:
             if last.w.shape[0] == problem.design.shape[1] and last.problem.n_outputs == problem.n_outputs:
                 start = last.w, last.intercept
         return bcd(problem, start, tol=self.tol, max_epochs=self.max_epochs)
-
-
-class ManyStrengths:
-    """Solve for a sequence of lam and choose one by the parameter `rule`."""
-
-    _min_samples = 2  # one to fit and one to leave out
-
-    def _strength(self: Any) -> float:
-        return 1.0  # replaced by every lam of the path
-
-    def _solve(self: Any, problem: Problem) -> Solution:
-        if self.rule not in RULES:
-            raise ValueError(f"rule is {self.rule!r}, which is unknown: choose one of {', '.join(map(repr, RULES))}.")
-        check_integer("n_lams", self.n_lams)
-        if self.ratio is not None:
-            check_number("ratio", self.ratio, 0.0, 1.0)
-        lams = self.lams
-        if lams is not None and np.asarray(lams).dtype.kind not in "iuf":
-            raise TypeError(
-                f"lams is {lams!r}: pass a sequence of positive numbers, or None for a grid from lam_max down."
-            )
-        options: dict[str, Any] = dict(
-            n_lams=self.n_lams, ratio=self.ratio, tol=self.tol, max_epochs=self.max_epochs, progress=False
-        )
-        if self.rule in CRITERIA:
-            self.cv_ = None
-            self.path_ = path(problem, lams, **options)
-            return self._polished(self.path_.best(self.rule))
-        self.cv_ = cross_validate(problem, lams, cv=self.cv, n_jobs=self.n_jobs, **options)
-        self.path_ = self.cv_.path
-        return self._polished(self.cv_.choose(self.rule))
-
-    def _polished(self: Any, chosen: Solution) -> Solution:
-        """The chosen solution with more digits, where there are more: it should not depend on the path before it."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            better = bcd(chosen.problem, chosen, tol=POLISH * self.tol, max_epochs=self.max_epochs)
-        return better if better.status.ok else chosen

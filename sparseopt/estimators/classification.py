@@ -17,15 +17,15 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 
-from sparseopt.estimators.base import GroupSparseEstimator, ManyStrengths, OneStrength
+from sparseopt.estimators.base import GroupSparseEstimator, OneStrength
 from sparseopt.estimators.inputs import sample_shares, validated
 
-__all__ = ["GroupSparseClassifier", "GroupSparseClassifierCV"]
+__all__ = ["Classification", "GroupSparseClassifier"]
 
 Array = NDArray[np.float64]
 
 
-class _Classifier(ClassifierMixin, GroupSparseEstimator):
+class Classification(ClassifierMixin, GroupSparseEstimator):
     """Fit, prediction and score of both classifiers."""
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None) -> Any:
@@ -104,7 +104,7 @@ class _Classifier(ClassifierMixin, GroupSparseEstimator):
         return float(accuracy_score(y, self.predict(X, offset), sample_weight=sample_weight))
 
 
-class GroupSparseClassifier(OneStrength, _Classifier):
+class GroupSparseClassifier(OneStrength, Classification):
     """Logistic or multinomial regression that selects groups of features.
 
     minimise over w, b   sum_i s_i f(y_i, <x_i, w> + b) + lam [(1 - a) sum_g omega_g q(||w_g||) + a ||w||_1]
@@ -171,69 +171,3 @@ class GroupSparseClassifier(OneStrength, _Classifier):
         self.tol = tol
         self.max_epochs = max_epochs
         self.warm_start = warm_start
-
-
-class GroupSparseClassifierCV(ManyStrengths, _Classifier):
-    """`GroupSparseClassifier` with lam chosen from a path, by cross-validation or by an information criterion.
-
-    Parameters
-    ----------
-    groups, penalty, l1_ratio, ridge, composite, weights, fit_intercept, tol, max_epochs
-        As in `GroupSparseClassifier`.
-    lams, n_lams, ratio, cv, rule, n_jobs
-        As in `GroupSparseRegressorCV`; an integer `cv` means folds with the same shares of the classes, and the loss on
-        the samples left out is the negative log-likelihood.
-
-    Attributes
-    ----------
-    lam_, path_, cv_
-        As in `GroupSparseRegressorCV`.
-    classes_, coef_, intercept_, groups_, group_norms_, selected_groups_, solution_, n_iter_, n_features_in_, \
-feature_names_in_
-        As in `GroupSparseClassifier`, for the chosen lam.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sparseopt import GroupSparseClassifierCV
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.normal(size=(100, 6))
-    >>> y = X[:, 0] - X[:, 1] + 0.5 * rng.normal(size=100) > 0
-    >>> GroupSparseClassifierCV(groups=[2, 2, 2], rule="1se", n_lams=20).fit(X, y).selected_groups_
-    array(['0'], dtype=object)
-    """
-
-    def __init__(
-        self,
-        groups: Any = None,
-        *,
-        penalty: Any = "l2",
-        lams: ArrayLike | None = None,
-        n_lams: int = 100,
-        ratio: float | None = None,
-        cv: Any = 5,
-        rule: str = "min",
-        l1_ratio: float = 0.0,
-        ridge: float = 0.0,
-        composite: bool = False,
-        weights: Any = "sqrt",
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_epochs: int = 10_000,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.groups = groups
-        self.penalty = penalty
-        self.lams = lams
-        self.n_lams = n_lams
-        self.ratio = ratio
-        self.cv = cv
-        self.rule = rule
-        self.l1_ratio = l1_ratio
-        self.ridge = ridge
-        self.composite = composite
-        self.weights = weights
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_epochs = max_epochs
-        self.n_jobs = n_jobs

@@ -99,16 +99,16 @@ def with_offset(z: Array, offset: ArrayLike | None) -> Array:
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = np.inf) -> None:
     """Raise unless value is a number with low < value < high."""
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}: pass a float.")
-    if not low < value < high:
+    if not low < float(value) < high:
         bound = f"finite and > {low:g}" if high == np.inf else f"between {low:g} and {high:g}, both excluded"
         raise ValueError(f"{name} is {value}: pass a number that is {bound}.")
 
 
 def check_integer(name: str, value: Any) -> None:
     """Raise unless value is an integer >= 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}: pass an int.")
-    if value < 1:
+    if int(value) < 1:
         raise ValueError(f"{name} is {value}: pass an integer >= 1.")

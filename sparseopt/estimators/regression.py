@@ -17,16 +17,16 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
-from sparseopt.estimators.base import GroupSparseEstimator, ManyStrengths, OneStrength
+from sparseopt.estimators.base import GroupSparseEstimator, OneStrength
 from sparseopt.estimators.inputs import check_number, sample_shares, validated
 from sparseopt.losses import LOSSES, get_loss
 
-__all__ = ["GroupSparseRegressor", "GroupSparseRegressorCV"]
+__all__ = ["GroupSparseRegressor", "Regression"]
 
 NAMES = ("squares", "huber", "poisson")
 
 
-class _Regressor(RegressorMixin, GroupSparseEstimator):
+class Regression(RegressorMixin, GroupSparseEstimator):
     """Fit, prediction and score of both regressors."""
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None) -> Any:
@@ -116,7 +116,7 @@ class _Regressor(RegressorMixin, GroupSparseEstimator):
         return {"multioutput": True, "requires_positive_y": self.loss == "poisson"}
 
 
-class GroupSparseRegressor(OneStrength, _Regressor):
+class GroupSparseRegressor(OneStrength, Regression):
     """Linear regression that selects groups of features.
 
     minimise over w, b   sum_i s_i f(y_i, <x_i, w> + b) + lam [(1 - a) sum_g omega_g q(||w_g||) + a ||w||_1]
@@ -233,90 +233,3 @@ class GroupSparseRegressor(OneStrength, _Regressor):
         self.tol = tol
         self.max_epochs = max_epochs
         self.warm_start = warm_start
-
-
-class GroupSparseRegressorCV(ManyStrengths, _Regressor):
-    """`GroupSparseRegressor` with lam chosen from a path, by cross-validation or by an information criterion.
-
-    Parameters
-    ----------
-    groups, loss, penalty, l1_ratio, ridge, composite, weights, fit_intercept, delta, tol, max_epochs
-        As in `GroupSparseRegressor`; `tol` holds for every lam of the path.
-    lams : sequence of float >= 0, optional
-        The candidates; None for `n_lams` of them from lam_max, where all groups are zero, to `ratio` * lam_max.
-    n_lams : int >= 1
-        Length of that sequence, which is geometric.
-    ratio : float in (0, 1), optional
-        Its last value over its first; None for 1e-3, or 1e-2 if n < p.
-    cv : int, splitter or iterable of (train, test)
-        Folds; an integer means shuffled folds with a fixed seed.
-    rule : {"min", "1se", "aic", "bic", "ebic"}
-        "min" takes the lam of the smallest mean loss on the samples left out, "1se" the largest lam within one standard
-        error of it; the others minimise an information criterion on all samples, without folds.
-    n_jobs : int, optional
-        Processes over folds; None means 1, -1 all processors.
-
-    Attributes
-    ----------
-    lam_ : float
-        The chosen strength.
-    path_ : Path
-        Solutions on all samples for every lam.
-    cv_ : CrossValidation or None
-        Losses on the samples left out; None for "aic", "bic" and "ebic".
-    coef_, intercept_, groups_, group_norms_, selected_groups_, solution_, n_iter_, n_features_in_, feature_names_in_
-        As in `GroupSparseRegressor`, for the chosen lam. `path_` and `cv_` refer to X and y, as `solution_` does.
-
-    Notes
-    -----
-    The score of the chosen lam on its own folds is too good: judge the model on samples that `fit` has not seen.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sparseopt import GroupSparseRegressorCV
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.normal(size=(60, 9))
-    >>> y = X[:, 0] - 2 * X[:, 1] + rng.normal(size=60)
-    >>> GroupSparseRegressorCV(groups=[3, 3, 3], rule="bic").fit(X, y).selected_groups_
-    array(['0'], dtype=object)
-    """
-
-    def __init__(
-        self,
-        groups: Any = None,
-        *,
-        loss: str = "squares",
-        penalty: Any = "l2",
-        lams: ArrayLike | None = None,
-        n_lams: int = 100,
-        ratio: float | None = None,
-        cv: Any = 5,
-        rule: str = "min",
-        l1_ratio: float = 0.0,
-        ridge: float = 0.0,
-        composite: bool = False,
-        weights: Any = "sqrt",
-        fit_intercept: bool = True,
-        delta: float = 1.345,
-        tol: float = 1e-6,
-        max_epochs: int = 10_000,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.groups = groups
-        self.loss = loss
-        self.penalty = penalty
-        self.lams = lams
-        self.n_lams = n_lams
-        self.ratio = ratio
-        self.cv = cv
-        self.rule = rule
-        self.l1_ratio = l1_ratio
-        self.ridge = ridge
-        self.composite = composite
-        self.weights = weights
-        self.fit_intercept = fit_intercept
-        self.delta = delta
-        self.tol = tol
-        self.max_epochs = max_epochs
-        self.n_jobs = n_jobs

@@ -36,8 +36,9 @@ class Curvature:
         self._mean_known = np.zeros(len(problem.groups), dtype=np.bool_)
         self._forget_blocks()
 
-    def at(self, c: Array) -> None:
-        """Set the curvature c, (n,)."""
+    def at(self, c: Array, reuse: bool = True) -> None:
+        """Set the curvature c, (n,); `reuse` allows blocks of an earlier, raised one that majorises it."""
+        c = np.where(c > 1e-100 * c.max(initial=0.0), c, 0.0)
         self.total = float(c.sum()) if self.problem.intercept else 0.0
         self.full = c
         self.inverse = np.divide(1.0, c, out=np.zeros_like(c), where=c > 0.0)
@@ -46,13 +47,13 @@ class Curvature:
         if self.problem.loss.is_quadratic:
             self.reference, self.kappa = c, 1.0
             return
-        if self.reference.size:
+        if reuse and self.reference.size:
             seen = self.reference > 0.0
             self.kappa = float((c[seen] / self.reference[seen]).max(initial=0.0))
             if self.kappa <= KAPPA and self.reference.sum() * self.kappa <= 1.5 * c.sum():
                 return
         self._forget_blocks()
-        self.reference = np.where(c > 0.0, c + RAISE * c.mean(), 0.0)
+        self.reference = np.where(c > 0.0, c + RAISE * c.mean(), 0.0) if reuse else c
         self.kappa = 1.0
 
     def include(self, ids: NDArray[np.int64]) -> None:

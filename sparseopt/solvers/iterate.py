@@ -28,6 +28,7 @@ __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
 MEMORY = 5  # sweeps between two extrapolations
+REFRESH = 100  # sweeps after which z is computed anew
 ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
 NOTHING = np.empty((1, 0, 0)), np.empty((1, 0, 0)), np.empty((1, 0))
@@ -61,6 +62,7 @@ class Iterate:
         if self.loss.is_quadratic:
             self.curvature.at(self.loss.s)
         self.work = np.empty((6, int(self.groups.sizes.max()), n_outputs))
+        self.drift = 0  # sweeps since z was computed from W and b
         self.last: tuple[float, Array, Array, Array] | None = None
         self.take(problem.penalty)
         self.linearise()
@@ -117,7 +119,8 @@ class Iterate:
         self.rows = np.ascontiguousarray(self.loss.derivative(self.z).T)
         if not self.loss.is_quadratic:
             c, bound = boost * self.loss.curvature(self.z), self.loss.curvature_bound()
-            self.curvature.at(c if bound is None else np.minimum(c, np.maximum(1.0, boost) * bound))
+            # Jumps of a nonconvex prox depend on the step, so there every block needs its own curvature, unraised.
+            self.curvature.at(c if bound is None else np.minimum(c, bound), reuse=self.convex)
         self._optimise_intercept()
 
     def minimise(self, ids: NDArray[np.int64], goal: float, budget: int) -> int:
@@ -130,10 +133,14 @@ class Iterate:
             self.curvature.include(ids)
             before = self.rows.copy()
             spent, _ = self._descend(ids, goal, budget, 0.0)
-            c = self.curvature.full
-            self.z = self.z + np.divide(self.rows - before, c, out=np.zeros_like(before), where=c > 0.0).T
+            self.z = self.z + ((self.rows - before) * self.curvature.inverse).T
+            self.drift += spent
+            if self.drift > REFRESH:
+                self.refresh()
             return spent
         spent, boost, value = 0, 1.0, self.value()
+        features = self.groups.features(ids)
+        past: list[tuple[Array, Array, Array]] = []
         while spent < budget:
             self.curvature.include(ids)
             before_W, before_b, before_z = self.W.copy(), self.b, self.z
@@ -146,10 +153,22 @@ class Iterate:
             else:
                 self.W, self.b, self.z = before_W, before_b, before_z
                 boost *= 4.0
+                past = []
+            if boost == 1.0:
+                past.append((self.W[features], self.b, self.z))
+            if len(past) > MEMORY:
+                value = self._extrapolate_outer(features, past, value)
+                past = []
             self.linearise(boost)
             if boost > 1e12 or (first <= goal and boost == 1.0):
                 break
         return spent
+
+    def refresh(self) -> None:
+        """Compute z anew: moved along for many sweeps, it collects rounding errors."""
+        self.z = self.predictor(self.W, self.b)
+        self.linearise()
+        self.drift = 0
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -187,7 +206,7 @@ class Iterate:
         )
         spent = 0
         for _ in range(ROUNDS):
-            if spent >= budget or not active.size:
+            if spent + MEMORY >= budget or not active.size:
                 break
             count, change = self._sweeps(active, goal, past)
             spent += count
@@ -204,15 +223,8 @@ class Iterate:
         return result
 
     def _extrapolate(self, features: NDArray[np.int64], past_W: Array, past_rows: Array, past_sigma: Array) -> None:
-        """Move to the affine combination of past points at which a linear iteration would stop, if F falls there."""
-        steps = np.diff(past_W, axis=0).reshape(MEMORY, -1)
-        gram = steps @ steps.T
-        gram[np.diag_indices(MEMORY)] += 1e-12 * np.trace(gram) + 1e-300
-        weights = np.linalg.solve(gram, np.ones(MEMORY))
-        total = weights.sum()
-        if not np.isfinite(weights).all() or total == 0.0:
-            return
-        weights = weights / total
+        """Move to where a linear iteration would stop, if the model falls there."""
+        weights = _affine_weights(past_W)
         value = self._model_value()
         here: tuple[Any, ...] = self.W[features], self.rows, self.sigma
         self.W[features] = np.tensordot(weights, past_W[1:], axes=1)
@@ -221,8 +233,33 @@ class Iterate:
         if not self._model_value() < value:
             self.W[features], self.rows, self.sigma = here
 
+    def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
+        """The same for the iteration over models, judged by F; returns F."""
+        past_W, past_b, past_z = (np.stack(part) for part in zip(*past, strict=True))
+        weights = _affine_weights(past_W)
+        here: tuple[Any, ...] = self.W[features], self.b, self.z
+        self.W[features] = np.tensordot(weights, past_W[1:], axes=1)
+        self.b, self.z = weights @ past_b[1:], np.tensordot(weights, past_z[1:], axes=1)
+        now = self.value()
+        if now < value:
+            return now
+        self.W[features], self.b, self.z = here
+        return value
+
     def _model_value(self) -> float:
         """The model of F up to a constant: sum of r^2 / (2 c) over the true rows, plus Omega."""
         c = self.curvature.full
         true = self.rows - np.outer(self.sigma, c) if self.curvature.total > 0.0 else self.rows
         return 0.5 * float(((true * true) @ self.curvature.inverse).sum()) + self.omega()
+
+
+def _affine_weights(past: Array) -> Array:
+    """Anderson: the weights, of sum one, that make the combined last steps of an iteration smallest."""
+    steps = np.diff(past.reshape(len(past), -1), axis=0)
+    gram = steps @ steps.T
+    gram[np.diag_indices(len(gram))] += 1e-12 * np.trace(gram) + 1e-300
+    weights = np.linalg.solve(gram, np.ones(len(gram)))
+    total = weights.sum()
+    if not np.isfinite(weights).all() or total == 0.0:
+        return np.eye(len(gram))[-1]
+    return weights / total
