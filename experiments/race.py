@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 
 TARGET = 1e-6  # the accuracy that passes
 LOOSEST = 1  # tolerances above 10^-1 mean nothing to a user
-STARTUP = 600.0  # seconds for import, compilation and loading
+STARTUP = 300.0  # seconds for import, compilation and loading
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
