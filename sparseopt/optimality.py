@@ -116,13 +116,7 @@ def dual_candidate(problem: Problem, z: Array) -> Array:
     """dL/dz at z, (n, K), projected so that the free directions see no gradient: 1'A = 0 and X_0'A = 0."""
     A = problem.loss.derivative(z)
     U = _free_directions(problem)
-    if U is None:
-        return A
-    c = problem.loss.curvature(z)[:, None]
-    for _ in range(2):  # the second removes what rounding leaves of the first
-        beta = np.linalg.lstsq(U.T @ (c * U), U.T @ A, rcond=None)[0]
-        A = A - c * (U @ beta)
-    return A
+    return A if U is None else problem.loss.project(A, z, U)
 
 
 def dual_bound(problem: Problem, A: Array, V: Array, norms: Array | None = None) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -289,7 +290,10 @@ def _splits(problem: Problem, cv: Any) -> Iterable[NDArray[np.bool_]]:
 
 def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: BlockDescent, problem: Problem) -> Array:
     if lams is not None:
-        grid = np.atleast_1d(np.asarray(lams, dtype=np.float64))
+        try:
+            grid = np.atleast_1d(np.asarray(lams, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"lams must be a sequence of positive numbers, got {lams!r}.") from error
         if grid.ndim != 1 or not grid.size or not ((grid > 0.0) & (grid < np.inf)).all():
             raise ValueError(f"lams must be a sequence of positive numbers, got {lams!r}.")
         return -np.sort(-grid)
@@ -297,7 +301,7 @@ def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: Blo
         raise ValueError(f"n_lams is {n_lams}: pass at least 1.")
     n, p = problem.design.shape
     ratio = (1e-2 if n < p else 1e-3) if ratio is None else ratio
-    if not 0.0 < ratio < 1.0:
+    if not isinstance(ratio, Real) or not 0.0 < ratio < 1.0:
         raise ValueError(f"ratio is {ratio}: pass smallest over largest lam, between 0 and 1.")
     top = descent.zero_threshold(problem.penalty)
     return (top if top > 0.0 else 1.0) * np.geomspace(1.0, ratio, n_lams)

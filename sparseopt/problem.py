@@ -350,7 +350,7 @@ class Problem:
             raise ValueError(f"y has the shape {samples} but X has {n} rows: pass one target per row of X.")
         lam = _number("lam", lam, np.inf)
         q = named_regularizer(penalty, lam)
-        names = getattr(X, "columns", None)
+        names = None if X is design else getattr(X, "columns", None)
         partition = as_groups(groups, p, names, weights)
         kind = Composite if composite else Penalty
         return cls(
@@ -406,9 +406,9 @@ class Problem:
         return w.reshape(shape)
 
 
-def named_regularizer(penalty: Any, lam: float) -> Any:
+def named_regularizer(penalty: Any, lam: float, **params: float) -> Any:
     """`get_regularizer`, with the names "mcp" and "scad" meaning the penalties whose knots are multiples of lam."""
-    q = get_regularizer(penalty)
+    q = get_regularizer(penalty, **params)
     return Scaled(q, lam) if penalty in ("mcp", "scad") and lam > 0.0 else q
 
 

@@ -34,7 +34,7 @@ class Status(Enum):
     """How a solver ended; the value is a sentence."""
 
     CONVERGED = "The requested accuracy was reached."
-    MAX_EPOCHS = "The limit of epochs or iterations was reached first: raise it or loosen tol."
+    MAX_EPOCHS = "The limit was reached first: raise max_epochs (max_iter of fista), or loosen tol."
     STALLED = "The objective stopped falling before the requested accuracy: rounding allows no more, loosen tol."
 
     @property

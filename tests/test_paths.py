@@ -128,6 +128,8 @@ BAD = {
     "matrix": ({"lams": [[0.1, 0.2]]}, "lams must be a sequence of positive numbers"),
     "none": ({"n_lams": 0}, "n_lams is 0"),
     "ratio": ({"ratio": 1.5}, "ratio is 1.5"),
+    "tol": ({"tol": 0.0}, "tol is 0.0"),
+    "no epochs": ({"max_epochs": 0}, "max_epochs is 0"),
 }
 
 
@@ -136,6 +138,19 @@ def test_bad_input(options: dict, message: str) -> None:
     X, y = data()
     with pytest.raises(ValueError, match=message):
         path(Problem.build(X, y, groups=3), **options)
+
+
+def test_lams_that_are_no_numbers() -> None:
+    X, y = data()
+    with pytest.raises(TypeError, match=r"lams must be a sequence of positive numbers, got \['a'\]"):
+        path(Problem.build(X, y, groups=3), ["a"])
+
+
+@pytest.mark.parametrize("loss", ["squares", "logistic", "poisson", "multinomial"])
+def test_a_loose_path_starts_at_zero(loss: str) -> None:
+    X, y = data()
+    target = {"squares": y, "logistic": y > 0, "poisson": np.round(y - y.min()), "multinomial": np.arange(40) % 3}[loss]
+    assert path(Problem.build(X, target, groups=3, loss=loss), n_lams=3, tol=1e-2).n_active[0] == 0
 
 
 def test_one_warning_says_how_many_solutions_are_inaccurate() -> None:
@@ -222,7 +237,7 @@ def test_degrees_of_freedom_by_perturbing_y() -> None:
     """Stein: the trace of d(Xw)/dy, here by finite differences, for one active group and any design."""
     X, y = data(30, 3)
     problem = Problem.build(X, y, groups=3, lam=0.05, intercept=False)
-    fit = lambda target: X @ bcd(Problem.build(X, target, groups=3, lam=0.05, intercept=False), tol=1e-15).w  # noqa: E731
+    fit = lambda target: X @ bcd(Problem.build(X, target, groups=3, lam=0.05, intercept=False), tol=1e-13).w  # noqa: E731
     step = 1e-4
     trace = sum((fit(y + step * e) - fit(y - step * e)) @ e for e in np.eye(30)) / (2.0 * step)
     assert path(problem, [0.05], tol=1e-14).degrees_of_freedom[0] == pytest.approx(trace, rel=1e-4)

@@ -54,8 +54,8 @@ class Regression(RegressorMixin, GroupSparseEstimator):
         """
         if self.loss not in NAMES:
             near = difflib.get_close_matches(str(self.loss), NAMES, n=1)
-            hint = f"did you mean {near[0]!r}" if near else f"choose one of {', '.join(map(repr, NAMES))}"
-            raise ValueError(f"loss is {self.loss!r}, which is no loss for regression: {hint}.")
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(map(repr, NAMES))}."
+            raise ValueError(f"loss is {self.loss!r}, which is no loss for regression: {hint}")
         loss_params = {"delta": self.delta} if self.loss == "huber" else {}
         for name, value in loss_params.items():
             check_number(name, value)

@@ -176,6 +176,22 @@ class Multinomial(Loss):
     def domain(self) -> tuple[Array | float, Array | float]:
         return -self.y, 1.0 - self.y
 
+    def project(self, A: Array, z: Array, U: Array) -> Array:
+        """With the Hessian diag(p) - pp' itself: its bound c I would push tiny p_k below zero, out of the domain."""
+        p, root = self.mean(z), np.sqrt(self.s)[:, None]
+        n, m = U.shape
+        n_outputs = p.shape[1]
+        joint = (p[:, :, None] * (root * U)[:, None, :]).reshape(n, n_outputs * m)
+        hessian = -joint.T @ joint
+        for k in range(n_outputs):
+            own = slice(k * m, (k + 1) * m)
+            hessian[own, own] += (U * (self.s * p[:, k])[:, None]).T @ U
+        for _ in range(2):
+            beta = np.linalg.lstsq(hessian, (A.T @ U).ravel(), rcond=None)[0].reshape(n_outputs, m)
+            shift = U @ beta.T
+            A = A - self.s[:, None] * p * (shift - (p * shift).sum(axis=1, keepdims=True))
+        return A
+
     @staticmethod
     def response(z: Array) -> Array:
         with np.errstate(under="ignore"):

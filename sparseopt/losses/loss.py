@@ -139,6 +139,18 @@ class Loss(ABC):
             total = float((self.s @ f).sum())
         return total if self.offset is None else total - float(np.vdot(a, self.offset))
 
+    def project(self, A: Array, z: Array, U: Array) -> Array:
+        """A - D(U beta) with U'(A - D(U beta)) = 0, for D the curvature at z: a derivative freed of some directions.
+
+        A dual point must be orthogonal to the columns of U, (n, m), that nothing penalises. Subtracted in the metric
+        of the curvature, the correction is what a Newton step in these directions would remove, and it vanishes where
+        f'' does: next to the bounds of the domain.
+        """
+        c = self.curvature(z)[:, None]
+        for _ in range(2):  # the second removes what rounding leaves of the first
+            A = A - c * (U @ np.linalg.lstsq(U.T @ (c * U), U.T @ A, rcond=None)[0])
+        return A
+
     def dual_scale(self, a: Array) -> float:
         """The largest c in [0, 1] with c * a in the domain of L*; 0 is always inside."""
         v, kept = self._per_sample(a)

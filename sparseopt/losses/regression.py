@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -111,7 +112,7 @@ class Huber(Loss):
         cls, y: ArrayLike, weights: ArrayLike | None = None, offset: ArrayLike | None = None, delta: float = 1.345
     ) -> Huber:
         """Build the loss; see `Loss.of`. delta > 0, in the units of y."""
-        if not 0.0 < delta < np.inf:
+        if not isinstance(delta, Real) or not 0.0 < delta < np.inf:
             raise ValueError(f"delta is {delta}: pass a positive finite knot, in the units of y.")
         targets = as_targets(y)
         return cls(targets, as_weights(weights, len(targets)), as_offset(offset, targets.shape), float(delta))

@@ -131,5 +131,5 @@ def _find(name: str) -> Any:
             raise ValueError(f"Module {module!r} has no {attribute!r}: write the regularizer as 'module:Class'.")
         return found
     near = difflib.get_close_matches(name, REGULARIZERS, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(map(repr, near))}" if near else f"the names are {', '.join(REGULARIZERS)}"
-    raise ValueError(f"Unknown regularizer {name!r}: {hint}.")
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"the names are {', '.join(REGULARIZERS)}."
+    raise ValueError(f"Unknown regularizer {name!r}: {hint}")

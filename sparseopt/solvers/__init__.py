@@ -73,5 +73,5 @@ def solve(
     if method == "fista":
         return fista(problem, start, tol=tol, max_iter=max_epochs)
     near = difflib.get_close_matches(str(method).lower(), METHODS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}" if near else "choose 'bcd' or 'fista'"
-    raise ValueError(f"method is {method!r}, which is unknown: {hint}?")
+    hint = f"did you mean {near[0]!r}?" if near else "choose 'bcd' or 'fista'."
+    raise ValueError(f"method is {method!r}, which is unknown: {hint}")

@@ -53,7 +53,8 @@ class Curvature:
             if self.kappa <= KAPPA and self.reference.sum() * self.kappa <= 1.5 * c.sum():
                 return
         self._forget_blocks()
-        self.reference = np.where(c > 0.0, c + RAISE * c.mean(), 0.0) if reuse else c
+        s = self.problem.loss.s
+        self.reference = c + RAISE * (c.sum() / s.sum()) * s if reuse else c
         self.kappa = 1.0
 
     def include(self, ids: NDArray[np.int64]) -> None:

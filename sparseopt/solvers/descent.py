@@ -111,6 +111,10 @@ class BlockDescent:
 
     def solve(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Solution:
         """The solution for one penalty, from where the last one ended."""
+        if not 0.0 < tol < np.inf:
+            raise ValueError(f"tol is {tol}: pass a positive number, such as 1e-6.")
+        if max_epochs < 1:
+            raise ValueError(f"max_epochs is {max_epochs}: pass at least 1.")
         began = time.perf_counter()
         if isinstance(penalty.shape, Lifted) and not self.warm:
             self.solve(Penalty(L2(), penalty.groups, penalty.lam, penalty.l1_ratio, penalty.ridge), 1e-4, max_epochs)
