@@ -8,7 +8,7 @@ where the package does not tell.
 What one has to know of the packages, as of the versions named:
 
     adelie 1.1.52       grpnet: "multigaussian" divides the loss by K; in float32 the default newton_tol is never met
-    celer 0.7.4         celer_path with prune=1 may drop and retake the same groups for ever, so it is off, the default
+    celer 0.7.4         celer_path with prune=1 is faster, but may drop and retake the same groups for ever
     skglm 0.5           no path for groups, so the loop is here; WeightedL1GroupL2 needs all weights of features equal
     scikit-learn 1.9.1  rows of several responses only
     group-lasso 1.5.0   minimises loss + 2 reg, not its documented objective, so it is given half of every lam
@@ -154,13 +154,14 @@ def _celer(instance: Instance, threads: int) -> Solve:
     homotopy = import_module("celer.homotopy")
     X, Y = instance.X, instance.Y
     sizes, weights = [int(size) for size in instance.sizes], instance.weights
+    prune = 0 if instance.is_sparse else 1  # on the sparse problem it does not end
 
     def solve(lams: Array, tol: float) -> Read:
         if Y.shape[1] > 1:
             coefs = homotopy.mtl_path(X, Y, alphas=lams, tol=tol)[1]
             return lambda: (coefs.transpose(2, 1, 0), None)
         coefs = homotopy.celer_path(
-            X, Y[:, 0], "grouplasso", alphas=lams, groups=sizes, weights=weights, tol=tol, max_iter=100, prune=0
+            X, Y[:, 0], "grouplasso", alphas=lams, groups=sizes, weights=weights, tol=tol, max_iter=100, prune=prune
         )[1]
         return lambda: (coefs.T[:, :, None], None)
 

@@ -1,9 +1,10 @@
 """Compiled kernels with a disk cache that is never stale.
 
-Numba stores a compiled kernel under a stamp of the one file that holds it, so a kernel that inlines
-`LogSum.prox` would keep the old formula after `regularizers.py` was edited. `kernel` stamps every kernel with the
-SHA-256 of all sources it may inline: the files of the package that define compiled code and, in a process that defines
-regularizers of its own, their files too. A constant that a kernel uses belongs into such a file. Such a process keeps its kernels under a name of their own, so it does not evict the package's.
+Numba stores a compiled kernel under a stamp of the one file that holds it, so a kernel that inlines `LogSum.prox` would
+keep the old formula after `regularizers.py` was edited. `kernel` stamps every kernel with the SHA-256 of all sources it
+may inline: the files of the package that define compiled code (a constant that a kernel uses belongs into such a file)
+and, in a process that defines regularizers of its own, their files too. Such a process keeps its kernels under a name
+of their own, so it does not evict the package's.
 
 The cache lies beside the sources, or where Numba's `NUMBA_CACHE_DIR` says. Kernels are compiled per combination of
 argument types: one for dense float64 with `L2`, another for CSC with `MCP`, and so on, each once per machine.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from sparseopt import MCP, L2, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path
+from sparseopt import L2, MCP, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path
 from sparseopt.solution import ConvergenceWarning
 from sparseopt.solvers import compress
 
@@ -211,7 +211,8 @@ def test_only_least_squares_with_many_samples_is_compressed() -> None:
 def test_paths_with_and_without_compression_agree() -> None:
     X, y = data(200, 12)
     problem = Problem.build(X, y, groups=3)
-    dense, sparse = path(problem, n_lams=10, tol=1e-12), path(Problem.build(sp.csc_array(X), y, groups=3), n_lams=10, tol=1e-12)
+    dense = path(problem, n_lams=10, tol=1e-12)
+    sparse = path(Problem.build(sp.csc_array(X), y, groups=3), n_lams=10, tol=1e-12)
     np.testing.assert_allclose(dense.lams, sparse.lams, rtol=1e-12)
     np.testing.assert_allclose(dense.coefs, sparse.coefs, atol=1e-6)
     np.testing.assert_allclose(dense.intercepts, sparse.intercepts, atol=1e-6)
@@ -263,7 +264,8 @@ def test_cross_validation_by_hand() -> None:
     problem = Problem.build(X, y, groups=3)
     folds = np.arange(40) % 4
     lams = lam_max(problem) * np.array([1.0, 0.3, 0.1, 0.03])
-    cv = cross_validate(problem, lams, cv=[(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(4)], tol=1e-10)
+    splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(4)]
+    cv = cross_validate(problem, lams, cv=splits, tol=1e-10)
     for k in range(4):
         out = folds == k
         for i, lam in enumerate(lams):

@@ -17,8 +17,7 @@ from sparseopt.cli.figures import check_figure_file, draw
 from sparseopt.cli.partition import partition
 from sparseopt.cli.saved import check_model_file, model_of, save_model
 from sparseopt.paths import CrossValidation, cross_validate, lam_max, path
-from sparseopt.problem import Problem
-from sparseopt.regularizers import Scaled, get_regularizer
+from sparseopt.problem import Problem, named_regularizer
 from sparseopt.solution import Path, Solution
 from sparseopt.solvers import solve
 
@@ -154,14 +153,13 @@ def _name(value: Any) -> str:
 def _regularizer(penalty: str, params: list[tuple[str, float]]) -> Any:
     """An instance; as in `Problem.build`, the names "mcp" and "scad" mean knots at multiples of lam."""
     try:
-        q = get_regularizer(penalty, **dict(params))
+        return named_regularizer(penalty, 1.0, **dict(params))
     except (ValueError, TypeError):
         raise
     except Exception as error:  # whatever a user's module does when it is imported
         raise ValueError(
             f"penalty {penalty!r} cannot be imported ({type(error).__name__}: {error}): mend the module."
         ) from error
-    return Scaled(q, 1.0) if penalty in ("mcp", "scad") else q
 
 
 def _check_options(args: argparse.Namespace) -> None:

@@ -1,0 +1,109 @@
+"""What the README shows runs, and its regularizer of one's own works everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparseopt import (
+    GroupSparseClassifier,
+    GroupSparseRegressor,
+    Problem,
+    bcd,
+    cross_validate,
+    fista,
+    get_regularizer,
+    lam_max,
+    path,
+)
+from sparseopt.laws import check_regularizer
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+MODULE = next(block for block in BLOCKS if block.startswith("# mymodule.py"))
+SCRIPTS = [block for block in BLOCKS if block != MODULE]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the README's module, to import from and to work in."""
+    (tmp_path / "mymodule.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mymodule", raising=False)
+    return tmp_path
+
+
+def run(folder: Path, *command: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_is_code_for_each_kind_of_user() -> None:
+    assert len(SCRIPTS) >= 4
+    assert len(MODULE.splitlines()) <= 35
+
+
+@pytest.mark.parametrize("number", range(len(SCRIPTS)))
+def test_the_code_runs(folder: Path, number: int) -> None:
+    (folder / "script.py").write_text(SCRIPTS[number])
+    run(folder, sys.executable, "-W", "error", "script.py")
+
+
+def test_a_regularizer_of_ones_own_obeys_the_laws(folder: Path) -> None:
+    for eps in (0.1, 1.0, 10.0):
+        check_regularizer(get_regularizer("mymodule:Root", eps=eps))
+
+
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 24))
+    return X, X[:, 0] - X[:, 1] + X[:, 4] + 0.3 * rng.normal(size=60)
+
+
+def test_it_works_in_solvers_and_paths(folder: Path) -> None:
+    X, y = data()
+    problem = Problem.build(X, y, groups=4, penalty="mymodule:Root", lam=0.2)
+    for solver in (bcd, fista):
+        assert solver(problem, tol=1e-9).stationarity <= 1e-8
+    composite = Problem.build(X, y, groups=4, penalty="mymodule:Root", lam=0.2, composite=True)
+    assert bcd(composite, tol=1e-9).stationarity <= 1e-8
+    assert not bcd(problem.at(1.001 * lam_max(problem))).w.any()
+    assert path(problem, n_lams=10).best("bic").support.tolist() == [0, 1]
+    assert cross_validate(problem, n_lams=5, cv=3).best.support.size >= 2
+
+
+def test_it_works_in_estimators(folder: Path) -> None:
+    X, y = data()
+    model = GroupSparseRegressor(groups=4, penalty="mymodule:Root", lam=0.2).fit(X, y)
+    assert list(model.selected_groups_) == ["0", "1"]
+    labels = np.where(y > 0, "high", "low")
+    assert GroupSparseClassifier(groups=4, penalty="mymodule:Root", lam=0.02).fit(X, labels).score(X, labels) > 0.9
+
+
+def test_it_works_on_the_command_line(folder: Path) -> None:
+    X, y = data()
+    np.savez(folder / "data.npz", X=X, y=y, group=np.repeat(np.arange(6), 4))
+    shown = run(
+        folder, sys.executable, "-m", "sparseopt", "solve", "data.npz", "--penalty", "mymodule:Root",
+        "--param", "eps=0.5", "--lam", "0.2",
+    )  # fmt: skip
+    assert "2 of 6 groups" in shown
+
+
+def test_it_works_on_tensors(folder: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import sparseopt.nn  # noqa: F401
+
+    q = get_regularizer("mymodule:Root")
+    u = torch.linspace(0.0, 5.0, 50, dtype=torch.float64, requires_grad=True)
+    q.value(u).sum().backward()
+    torch.testing.assert_close(u.grad, q.slope(u.detach()))
+    torch.testing.assert_close(q.prox(u.detach(), 0.7), torch.tensor(q.prox(u.detach().numpy(), 0.7)))
