@@ -46,27 +46,30 @@ def _dot4(a, b, c, d, r):
     return s0, s1, s2, s3
 
 
+# One small function per case: the compiler inlines them, which saves more than a short column costs.
 @vectorized_kernel
-def _add(x, a, c, r):
-    if c.shape[0] == 1:
-        a = a * c[0]
-        for i in range(r.shape[0]):
-            r[i] += a * x[i]
-    else:
-        for i in range(r.shape[0]):
-            r[i] += c[i] * (a * x[i])
+def _add(x, a, r):
+    for i in range(r.shape[0]):
+        r[i] += a * x[i]
 
 
 @vectorized_kernel
-def _add4(x0, x1, x2, x3, a0, a1, a2, a3, c, r):
+def _add4(x0, x1, x2, x3, a0, a1, a2, a3, r):
     """Four columns added while r is written once."""
-    if c.shape[0] == 1:
-        a0, a1, a2, a3 = a0 * c[0], a1 * c[0], a2 * c[0], a3 * c[0]
-        for i in range(r.shape[0]):
-            r[i] += a0 * x0[i] + a1 * x1[i] + a2 * x2[i] + a3 * x3[i]
-    else:
-        for i in range(r.shape[0]):
-            r[i] += c[i] * (a0 * x0[i] + a1 * x1[i] + a2 * x2[i] + a3 * x3[i])
+    for i in range(r.shape[0]):
+        r[i] += a0 * x0[i] + a1 * x1[i] + a2 * x2[i] + a3 * x3[i]
+
+
+@vectorized_kernel
+def _add_weighted(x, a, c, r):
+    for i in range(r.shape[0]):
+        r[i] += c[i] * (a * x[i])
+
+
+@vectorized_kernel
+def _add4_weighted(x0, x1, x2, x3, a0, a1, a2, a3, c, r):
+    for i in range(r.shape[0]):
+        r[i] += c[i] * (a0 * x0[i] + a1 * x1[i] + a2 * x2[i] + a3 * x3[i])
 
 
 @compiled
@@ -150,25 +153,25 @@ class Dense(NamedTuple):
 
     def block_add(self, features, lo, hi, delta, c, rows):
         """rows[k] += c o (X_g delta[:, k]); delta is (d, K), rows is (K, n)."""
+        uniform = c.shape[0] == 1
         for row in range(rows.shape[0]):
+            r = rows[row]
             k = lo
             while k + 4 <= hi:
                 j = k - lo
-                _add4(
-                    self.columns[features[k]],
-                    self.columns[features[k + 1]],
-                    self.columns[features[k + 2]],
-                    self.columns[features[k + 3]],
-                    delta[j, row],
-                    delta[j + 1, row],
-                    delta[j + 2, row],
-                    delta[j + 3, row],
-                    c,
-                    rows[row],
-                )
+                x0, x1 = self.columns[features[k]], self.columns[features[k + 1]]
+                x2, x3 = self.columns[features[k + 2]], self.columns[features[k + 3]]
+                a0, a1, a2, a3 = delta[j, row], delta[j + 1, row], delta[j + 2, row], delta[j + 3, row]
+                if uniform:
+                    _add4(x0, x1, x2, x3, c[0] * a0, c[0] * a1, c[0] * a2, c[0] * a3, r)
+                else:
+                    _add4_weighted(x0, x1, x2, x3, a0, a1, a2, a3, c, r)
                 k += 4
             while k < hi:
-                _add(self.columns[features[k]], delta[k - lo, row], c, rows[row])
+                if uniform:
+                    _add(self.columns[features[k]], c[0] * delta[k - lo, row], r)
+                else:
+                    _add_weighted(self.columns[features[k]], delta[k - lo, row], c, r)
                 k += 1
 
     def block_gram(self, features, lo, hi, c, scratch, out):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sparseopt.designs import block_curvature, block_grams
 from sparseopt.jit import kernel
 from sparseopt.problem import Problem
-from sparseopt.solvers.steps import Blocks, Model
+from sparseopt.solvers.blocks import Blocks
+from sparseopt.solvers.steps import Model
 
 __all__ = ["Curvature"]
 

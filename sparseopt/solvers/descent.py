@@ -31,9 +31,9 @@ from sparseopt.optimality import dual_bound, dual_candidate, gradient_scale, pro
 from sparseopt.problem import Lifted, Penalty, Problem
 from sparseopt.regularizers import L2
 from sparseopt.solution import ConvergenceWarning, Solution, Status
+from sparseopt.solvers.blocks import TIE
 from sparseopt.solvers.gradients import Gradients
-from sparseopt.solvers.iterate import REFRESH, Iterate
-from sparseopt.solvers.steps import TIE
+from sparseopt.solvers.iterate import Iterate
 
 __all__ = ["BlockDescent", "bcd"]
 
@@ -128,9 +128,6 @@ class BlockDescent:
             epochs += self.point.minimise(ids, self._goal(tol), max_epochs - epochs)
             accuracy, violators = self._check(ids)
             history.append((time.perf_counter() - began, self.objective, accuracy))
-            if accuracy <= tol and self.point.drift > REFRESH // 4:  # trust no figure that rounding may have moved
-                self.point.refresh()
-                accuracy, violators = self._check(ids)
             if accuracy <= tol and (self.point.convex or not violators.size):
                 status = Status.CONVERGED
                 if accuracy < 0.2 * tol:
@@ -277,6 +274,7 @@ class BlockDescent:
         target, moves = prox_moves(self._problem(), point.W, self.gradients.V, self._all_curvatures())
         value = point.value()
         here = point.W, point.b, point.z
+        moves[np.setdiff1d(np.arange(len(moves)), point.touched)] = 0.0  # their gradient may be an estimate
         for g in np.argsort(-moves)[: np.count_nonzero(moves > tol * self._scale)]:
             rows = self.problem.groups[int(g)]
             point.W = here[0].copy()

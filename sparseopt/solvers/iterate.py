@@ -20,15 +20,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.problem import Penalty, Problem
 from sparseopt.solution import Solution
+from sparseopt.solvers.blocks import Terms, Work
 from sparseopt.solvers.curvature import Curvature
 from sparseopt.solvers.gradients import dual_norms
-from sparseopt.solvers.steps import Partition, Terms, sweeps
+from sparseopt.solvers.steps import Partition, sweeps
 
 __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
 MEMORY = 5  # sweeps between two extrapolations
-REFRESH = 100  # sweeps after which z is computed anew
+REFRESH = 25  # sweeps after which z is computed anew
 ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
 NOTHING = np.empty((1, 0, 0)), np.empty((1, 0, 0)), np.empty((1, 0))
@@ -57,11 +58,13 @@ class Iterate:
             self.W[:] = problem.matrix(w)
             if problem.intercept:
                 self.b = np.broadcast_to(np.asarray(b, dtype=np.float64), (n_outputs,)).copy()
+        self.touched = np.flatnonzero(self.groups.norms(self.W))  # the only groups that may be nonzero
         self.z = problem.predictor(self.W, self.b)
         self.curvature = Curvature(problem)
         if self.loss.is_quadratic:
             self.curvature.at(self.loss.s)
-        self.work = np.empty((6, int(self.groups.sizes.max()), n_outputs))
+        d = int(self.groups.sizes.max())
+        self.work = Work(*np.empty((6, n_outputs, d)), np.empty(d), np.empty((d, n_outputs)))
         self.drift = 0  # sweeps since z was computed from W and b
         self.last: tuple[float, Array, Array, Array] | None = None
         self.take(problem.penalty)
@@ -91,8 +94,8 @@ class Iterate:
 
     def norms(self) -> Array:
         """||w_g|| for every group."""
-        out = np.empty(len(self.groups))
-        dual_norms(self.W, self.partition.indices, self.partition.indptr, 0.0, out)
+        out = np.zeros(len(self.groups))
+        dual_norms(self.W, self.partition.indices, self.partition.indptr, 0.0, self.touched, out)
         return out
 
     # -- how it moves --------------------------------------------------------------------------------------------------
@@ -129,6 +132,7 @@ class Iterate:
         The change is the sum of d' H d over the steps of a sweep for q = L2, else the largest scaled prox move. All
         other groups must be zero or stay as they are.
         """
+        self.touched = np.union1d(self.touched, ids)
         if self.loss.is_quadratic:
             self.curvature.include(ids)
             before = self.rows.copy()
