@@ -17,9 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.designs.products import accumulate, all_dots
+from sparseopt.jit import vectorized_kernel
 from sparseopt.structs import compiled
 
 __all__ = ["Csc"]
+
+
+# Unsigned numbers index memory as it is; signed ones may count from the end, which Numba would have to ask each time.
+@vectorized_kernel
+def _dot(data, indices, start, stop, r):
+    total = 0.0
+    for e in range(np.uint64(start), np.uint64(stop)):
+        total += data[e] * r[np.uint64(indices[e])]
+    return total
+
+
+@vectorized_kernel
+def _add(data, indices, start, stop, a, r):
+    for e in range(np.uint64(start), np.uint64(stop)):
+        r[np.uint64(indices[e])] += a * data[e]
+
+
+@vectorized_kernel
+def _add_weighted(data, indices, start, stop, a, c, r):
+    for e in range(np.uint64(start), np.uint64(stop)):
+        i = np.uint64(indices[e])
+        r[i] += c[i] * (a * data[e])
 
 
 @compiled
@@ -83,10 +106,7 @@ class Csc(NamedTuple):
         for k in range(lo, hi):
             start, stop = self.indptr[features[k]], self.indptr[features[k] + 1]
             for row in range(rows.shape[0]):
-                total = 0.0
-                for e in range(start, stop):
-                    total += self.data[e] * rows[row, self.indices[e]]
-                out[k - lo, row] = total
+                out[k - lo, row] = _dot(self.data, self.indices, start, stop, rows[row])
 
     def block_add(self, features, lo, hi, delta, c, rows):
         """rows[k] += c o (X_g delta[:, k]); delta is (d, K), rows is (K, n)."""
@@ -94,10 +114,10 @@ class Csc(NamedTuple):
         for k in range(lo, hi):
             start, stop = self.indptr[features[k]], self.indptr[features[k] + 1]
             for row in range(rows.shape[0]):
-                a = delta[k - lo, row]
-                for e in range(start, stop):
-                    i = self.indices[e]
-                    rows[row, i] += (c[0] if uniform else c[i]) * (a * self.data[e])
+                if uniform:
+                    _add(self.data, self.indices, start, stop, c[0] * delta[k - lo, row], rows[row])
+                else:
+                    _add_weighted(self.data, self.indices, start, stop, delta[k - lo, row], c, rows[row])
 
     def block_gram(self, features, lo, hi, c, scratch, out):
         """out = X_g' diag(c) X_g, (d, d); scratch is (n,), of any content before and after."""

@@ -38,6 +38,7 @@ from sparseopt.solvers.iterate import Iterate
 __all__ = ["BlockDescent", "bcd"]
 
 Array = NDArray[np.float64]
+CARE = 0.01  # beyond it, failed checks cost more than the sweeps that were saved
 FIRST_GUESS = 20  # groups taken into the first working set where no rule applies
 
 
@@ -105,7 +106,7 @@ class BlockDescent:
         self.lam = np.inf  # for which the point was last solved
         self.objective = self.point.value()
         self.floor = 1e-15 * self.objective  # a gap below it is rounding
-        self.care = 0.3  # change allowed at the end of `minimise`, as a share of the tolerance
+        self.care = CARE  # change allowed at the end of `minimise`, as a share of the tolerance
         self.warm = start is not None
         self._curvatures: tuple[Array, Array] | None = None
 
@@ -131,7 +132,7 @@ class BlockDescent:
             if accuracy <= tol and (self.point.convex or not violators.size):
                 status = Status.CONVERGED
                 if accuracy < 0.2 * tol:
-                    self.care = min(1.0, 2.0 * self.care)
+                    self.care = min(CARE, 2.0 * self.care)
             elif epochs >= max_epochs:
                 status = Status.MAX_EPOCHS
             elif not violators.size and not self._jump(tol):
@@ -139,7 +140,7 @@ class BlockDescent:
                 failures += 1
                 status = Status.STALLED if failures > 12 else None
             ids = np.union1d(ids, violators)
-        self.care = max(self.care, 1e-3)
+        self.care = max(self.care, 0.01 * CARE)
         self.lam = penalty.lam
         point = self.point
         w, b = (point.W[:, 0].copy(), float(point.b[0])) if len(point.b) == 1 else (point.W.copy(), point.b.copy())
@@ -177,7 +178,7 @@ class BlockDescent:
     def _goal(self, tol: float) -> float:
         if self.point.convex:
             return self.care * max(tol * abs(self.objective), self.floor)
-        return min(self.care, 0.5) * tol * self._scale
+        return 10.0 * self.care * tol * self._scale  # a first-order measure; the change of F is its square
 
     @cached_property
     def _scale(self) -> float:
@@ -221,11 +222,11 @@ class BlockDescent:
         point, problem = self.point, self._problem()
         A = dual_candidate(problem, point.z) if point.convex else problem.loss.derivative(point.z)
         self.gradients.at(A)
-        self.gradients.ensure(ids)
         self.objective = point.value()
-        outside = np.ones(len(problem.groups), dtype=np.bool_)
-        outside[ids] = False
-        violators = self._best(self._wakes(outside), max(FIRST_GUESS, len(ids)))
+        zero = point.norms() == 0.0
+        self.gradients.ensure(ids if not point.convex else np.flatnonzero(~zero | ~point.penalty.penalised))
+        wakes = self._wakes(zero & point.penalty.penalised)
+        violators = self._best(np.setdiff1d(wakes, ids), max(FIRST_GUESS, len(ids)))
         if not point.convex:
             return self._largest_move(ids, A), violators
         # Groups still uncertain lie below their threshold, so they do not limit the dual point.

@@ -13,7 +13,7 @@ because the step shrinks).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,11 +28,21 @@ from sparseopt.solvers.steps import Partition, sweeps
 __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
-MEMORY = 5  # sweeps between two extrapolations
+MEMORY = 4  # sweeps between two extrapolations
 REFRESH = 25  # sweeps after which z is computed anew
 ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
 NOTHING = np.empty((1, 0, 0)), np.empty((1, 0, 0)), np.empty((1, 0))
+
+
+class Snapshot(NamedTuple):
+    """A point reached for some lam: the coefficients of the features that may be nonzero, b and z."""
+
+    lam: float
+    features: NDArray[np.int64]
+    W: Array
+    b: Array
+    z: Array
 
 
 class Iterate:
@@ -66,7 +76,7 @@ class Iterate:
         d = int(self.groups.sizes.max())
         self.work = Work(*np.empty((6, n_outputs, d)), np.empty(d), np.empty((d, n_outputs)))
         self.drift = 0  # sweeps since z was computed from W and b
-        self.last: tuple[float, Array, Array, Array] | None = None
+        self.last: Snapshot | None = None
         self.take(problem.penalty)
         self.linearise()
 
@@ -105,17 +115,20 @@ class Iterate:
 
         Needs no product with X: z is extrapolated with the coefficients.
         """
-        here = lam, self.W.copy(), self.b, self.z
+        features = self.groups.features(self.touched)
+        here = Snapshot(lam, features, self.W[features], self.b, self.z)
         last, self.last = self.last, here
-        if last is None or not last[0] > lam > self.penalty.lam:
+        if last is None or not last.lam > lam > self.penalty.lam:
             return
-        t = min((lam - self.penalty.lam) / (last[0] - lam), 2.0)
+        t = min((lam - self.penalty.lam) / (last.lam - lam), 2.0)
         value = self.value()
-        self.W, self.b, self.z = (now + t * (now - before) for now, before in zip(here[1:], last[1:], strict=True))
+        self.W[last.features] -= t * last.W  # every feature of `last` is one of `here`
+        self.W[features] += t * here.W
+        self.b, self.z = here.b + t * (here.b - last.b), here.z + t * (here.z - last.z)
         if self.value() < value:
             self.linearise()
         else:
-            self.W, self.b, self.z = here[1].copy(), here[2], here[3]
+            self.W[features], self.b, self.z = here.W, here.b, here.z
 
     def linearise(self, boost: float = 1.0) -> None:
         """Renew the model at this point; its curvature raised by `boost`."""
