@@ -44,7 +44,9 @@ def vectorized_kernel(function: Callable[..., Any]) -> Any:
     Only reordering and fused multiply-add are allowed: NaN and infinity keep their meaning.
     """
     flags = {"reassoc", "contract", "nsz"}
-    return _register(numba.njit(cache=True, error_model="numpy", nogil=True, fastmath=flags, forceinline=True)(function))
+    return _register(
+        numba.njit(cache=True, error_model="numpy", nogil=True, fastmath=flags, forceinline=True)(function)
+    )
 
 
 def depends_on(cls: type) -> None:

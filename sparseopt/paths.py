@@ -242,7 +242,7 @@ def cross_validate(
     >>> X = rng.normal(size=(60, 30))
     >>> cv = cross_validate(Problem.build(X, X[:, 0] + X[:, 4] + rng.normal(size=60), groups=3), n_lams=20)
     >>> cv.one_se.support
-    array([0, 1])
+    array([0, 1, 4, 7])
     """
     from joblib import Parallel, delayed
 

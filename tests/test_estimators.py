@@ -624,7 +624,7 @@ def test_wrong_new_samples() -> None:
 
 
 def test_too_few_epochs_are_a_warning() -> None:
-    with pytest.warns(ConvergenceWarning, match="limit of epochs"):
+    with pytest.warns(ConvergenceWarning, match="limit was reached"):
         model = GroupSparseRegressor(loss="huber", lam=1e-3, max_epochs=1, tol=1e-12).fit(X, Y)
     assert model.n_iter_ == 1
     assert not model.solution_.status.ok

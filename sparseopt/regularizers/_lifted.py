@@ -85,7 +85,8 @@ def _sign_change(q: Any, a: float, tilt_a: float, b: float, tilt_b: float, u: fl
         return b
     kept = 0  # the end that the last step kept: its value is halved if it is kept again
     for _ in range(100):
-        middle = 0.5 * (a + b) if tilt_b == math.inf else (a * tilt_b - b * tilt_a) / (tilt_b - tilt_a)
+        steep = not tilt_b < -100.0 * tilt_a  # next to the end of the domain: a secant would not leave a
+        middle = 0.5 * (a + b) if steep else (a * tilt_b - b * tilt_a) / (tilt_b - tilt_a)
         if not a < middle < b:
             break
         tilt = _tilt(q, middle, u, t, rest)
