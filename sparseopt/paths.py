@@ -301,10 +301,14 @@ def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: Blo
         raise ValueError(f"n_lams is {n_lams}: pass at least 1.")
     n, p = problem.design.shape
     ratio = (1e-2 if n < p else 1e-3) if ratio is None else ratio
-    if not isinstance(ratio, Real) or not 0.0 < ratio < 1.0:
+    if not _is_number(ratio) or not 0.0 < ratio < 1.0:
         raise ValueError(f"ratio is {ratio}: pass smallest over largest lam, between 0 and 1.")
     top = descent.zero_threshold(problem.penalty)
     return (top if top > 0.0 else 1.0) * np.geomspace(1.0, ratio, n_lams)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
 
 
 def _shown(steps: Any, progress: bool | None, total: int | None = None) -> Any:

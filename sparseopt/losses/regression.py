@@ -27,6 +27,10 @@ __all__ = ["Huber", "Poisson", "Squares"]
 _EPS = float(np.finfo(np.float64).eps)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real)
+
+
 @dataclass(frozen=True, eq=False)
 class Squares(Loss):
     """Least squares: L(z) = sum_i s_i ||z_i + o_i - y_i||^2 / 2, y real, one output or several.
@@ -112,7 +116,7 @@ class Huber(Loss):
         cls, y: ArrayLike, weights: ArrayLike | None = None, offset: ArrayLike | None = None, delta: float = 1.345
     ) -> Huber:
         """Build the loss; see `Loss.of`. delta > 0, in the units of y."""
-        if not isinstance(delta, Real) or not 0.0 < delta < np.inf:
+        if not _is_number(delta) or not 0.0 < delta < np.inf:
             raise ValueError(f"delta is {delta}: pass a positive finite knot, in the units of y.")
         targets = as_targets(y)
         return cls(targets, as_weights(weights, len(targets)), as_offset(offset, targets.shape), float(delta))

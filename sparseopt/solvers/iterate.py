@@ -74,7 +74,9 @@ class Iterate:
         if self.loss.is_quadratic:
             self.curvature.at(self.loss.s)
         d = int(self.groups.sizes.max())
-        self.work = Work(*np.empty((6, n_outputs, d)), np.empty(d), np.empty((d, n_outputs)))
+        small = [np.empty((n_outputs, d)) for _ in range(6)]
+        self.work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
+        self.sigma = np.zeros(n_outputs)
         self.drift = 0  # sweeps since z was computed from W and b
         self.last: Snapshot | None = None
         self.take(problem.penalty)
