@@ -18,7 +18,7 @@ from sparseopt.problem import Problem
 from sparseopt.solution import Solution
 from sparseopt.solvers.compress import compress
 from sparseopt.solvers.descent import BlockDescent, bcd
-from sparseopt.solvers.fista import fista
+from sparseopt.solvers.proximal_gradient import fista
 
 __all__ = ["BlockDescent", "bcd", "compress", "fista", "solve"]
 
