@@ -23,6 +23,7 @@ __all__ = ["Gradients", "dual_norms"]
 
 Array = NDArray[np.float64]
 MEMORY = 4  # products that are remembered
+PATIENCE = 3  # products before the bounds are worth their price, that of a few more
 SMALL = 32  # features of the blocks whose Gram matrix is looked at
 WORTH = 0.3  # share of the features above which a full product is cheaper than single groups
 
@@ -41,14 +42,14 @@ class Gradients:
     def at(self, A: Array) -> None:
         """Take a new A, (n, K)."""
         self.A = A
-        if not self.known:
+        if self.known < PATIENCE:
             self._complete()
             return
         if self.spread is None:
             self.spread, self.level = np.empty(len(self.groups)), np.empty(len(self.groups))
             ones = np.ones((1, self.design.shape[0]))
             _block_bounds(self.design, self.groups.indices, self.groups.indptr, ones, self.spread, self.level)
-        past = self.past_A[: self.known]
+        past = self.past_A[: self.known]  # at most MEMORY rows
         flat = A.T.ravel()
         gram = past @ past.T
         gram[np.diag_indices(len(gram))] *= 1.0 + 1e-12
