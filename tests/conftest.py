@@ -6,10 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).parent.parent
+
+
+# A deadline would time the machine, and the compilation that a first call may start.
+settings.register_profile("sparseopt", deadline=None)
+settings.load_profile("sparseopt")
 
 
 @pytest.fixture(scope="session")

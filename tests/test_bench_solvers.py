@@ -91,7 +91,7 @@ def crossed(judge: Callable[..., Any], kind: str, seed: int) -> bool:
     return bool((bound > low * (1.0 + 1e-12)).any())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 10_000))
 def test_no_bound_exceeds_any_objective(kind: str, seed: int) -> None:
     assert not crossed(evaluate, kind, seed)

@@ -137,7 +137,7 @@ small = st.integers(1, 6)
 integers = st.integers(-3, 3).map(float)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), small, small, small)
 def test_products_of_any_shape(data: st.DataObject, n: int, p: int, K: int) -> None:
     """Sums of small integers are exact, so that dense and sparse agree to the last bit."""
@@ -314,7 +314,7 @@ def test_curvature_of_a_large_block(X: np.ndarray) -> None:
     check_curvature(block_curvature, as_design(sp.csr_array(X)), X, Groups.equal(600, 600), np.ones(len(X)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(hnp.arrays(np.float64, st.tuples(small, small), elements=st.floats(-1e3, 1e3)), st.integers(0, 2**32 - 1))
 def test_curvature_bounds_every_direction(X: np.ndarray, seed: int) -> None:
     """d' H d <= L ||d||^2, up to the rounding of both sides."""

@@ -202,7 +202,7 @@ def close(got: float, exact: mpmath.mpf, rel: float) -> bool:
     return abs(mpmath.mpf(float(got)) - exact) <= rel * abs(exact) + mpmath.mpf(5e-324)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(z=st.floats(-1e4, 1e4), y=st.sampled_from([0.0, 1.0]))
 def test_logistic_is_accurate_everywhere(z, y):
     loss = Logistic(np.array([[y]]), np.ones(1))
@@ -217,7 +217,7 @@ def test_logistic_is_accurate_everywhere(z, y):
         assert loss.value(at) >= 0.0
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(z=st.floats(-50, 50), y=st.integers(0, 10**9))
 def test_poisson_is_accurate_near_its_minimum(z, y):
     loss = Poisson(np.array([[float(y)]]), np.ones(1))
@@ -295,7 +295,7 @@ def test_dual_scale_by_hand(loss, a, scale):
     assert (loss.conjugate(a) == np.inf) == (scale < 1.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 10**6), size=st.floats(1e-3, 1e3))
 def test_scaled_dual_points_bound_the_value_from_below(name, seed, size):
     loss = build(name, 2, weights=True, offset=True, seed=seed)

@@ -170,7 +170,7 @@ def test_prox_of_outputs_is_that_of_the_stacked_block() -> None:
 
 
 @given(st.integers(0, 10**6), st.floats(0.01, 10.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_convex_prox_is_firmly_nonexpansive(seed: int, t: float) -> None:
     rng = np.random.default_rng(seed)
     penalty = Penalty(L2(), GROUPS, 0.8, 0.3, 0.2)

@@ -199,7 +199,7 @@ def test_prox_beats_any_rival(q, u: float, t: float, rival: float) -> None:
 
 @given(q=ANY, u=NORM, t=STEP, share=st.floats(0.0, 1.2), rival=st.floats(0.0, 1.0))
 @example(q=TransformedL1(6.537277601039191), u=54.0, t=1.0, share=0.25, rival=0.5)  # derivative 1e30 at the end
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_lifted_prox_beats_any_rival(q, u: float, t: float, share: float, rival: float) -> None:
     rest = share * min(q.ceiling(), q.value(5.0))
     knot = q.inverse(q.ceiling()) if q.bounded() and not q.increasing() else math.inf
