@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from sparseopt.regularizers import (
     L0,
@@ -105,6 +105,10 @@ def test_lambert_w_thresholds() -> None:
     bend = math.sqrt(math.e / 2.0)
     assert q.slope(bend) == pytest.approx(math.sqrt(2.0 / math.e), abs=1e-15)
     assert q.slope(bend) > max(q.slope(bend - 1e-4), q.slope(bend + 1e-4))
+    bent = minimize_scalar(
+        lambda u: (q.slope(u + 1e-4) - q.slope(u - 1e-4)) / 2e-4, bounds=(bend, 20.0), method="bounded"
+    )
+    assert -bent.fun == pytest.approx(q.weak_convexity(), rel=1e-6)
     assert 1.0 / q.weak_convexity() == pytest.approx(10.547212, abs=1e-6)
     for terms, defect in ((2, math.log(2.0) ** 2 / 2.0), (5, 5.0 * math.log(5.0) ** 2 / 16.0)):
         w = math.log(terms) / (2.0 * (terms - 1))
