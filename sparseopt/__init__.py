@@ -22,7 +22,8 @@ _PUBLIC = {  # module -> the public names it defines
     "regularizer REGULARIZERS get_regularizer",
     "losses": "Squares Huber Logistic Poisson Multinomial get_loss",
     "designs": "Dense Csc as_design",
-    "problem": "Penalty Composite Problem",
+    "penalty": "Penalty Composite",
+    "problem": "Problem",
     "solution": "Status Solution Path",
     "solvers": "solve bcd fista",
     "paths": "path lam_max cross_validate CrossValidation",
@@ -52,8 +53,8 @@ if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a 
     from sparseopt.paths import cross_validate as cross_validate
     from sparseopt.paths import lam_max as lam_max
     from sparseopt.paths import path as path
-    from sparseopt.problem import Composite as Composite
-    from sparseopt.problem import Penalty as Penalty
+    from sparseopt.penalty import Composite as Composite
+    from sparseopt.penalty import Penalty as Penalty
     from sparseopt.problem import Problem as Problem
     from sparseopt.regularizers import L0 as L0
     from sparseopt.regularizers import L2 as L2

@@ -18,6 +18,7 @@ from sparseopt import _HOMES
 FLOORS = (
     ("scalar", "jit", "structs"),
     ("groups", "designs", "losses", "regularizers", "datasets"),
+    ("penalty",),
     ("problem",),
     ("optimality",),
     ("solution",),

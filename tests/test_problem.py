@@ -15,7 +15,7 @@ from scipy.sparse import csc_array
 
 from sparseopt import L2, MCP, REGULARIZERS, Composite, Groups, LogSum, Penalty, Problem, Scaled
 from sparseopt.losses import Squares
-from sparseopt.problem import named_regularizer
+from sparseopt.penalty import named_regularizer
 
 GROUPS = Groups.from_lists([[4, 0], [1], [5, 2, 3]], 6, weights=[1.5, 0.0, 0.7])
 W = np.array([1.0, -2.0, 0.5, 0.0, 3.0, -0.25])

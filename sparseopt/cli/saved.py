@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparseopt import __version__
-from sparseopt.problem import Composite
+from sparseopt.penalty import Composite
 from sparseopt.solution import Solution
 
 __all__ = ["check_model_file", "load_model", "model_of", "save_model"]

@@ -17,7 +17,8 @@ from sparseopt.cli.figures import check_figure_file, draw
 from sparseopt.cli.partition import partition
 from sparseopt.cli.saved import check_model_file, model_of, save_model
 from sparseopt.paths import CrossValidation, cross_validate, lam_max, path
-from sparseopt.problem import Problem, named_regularizer
+from sparseopt.penalty import named_regularizer
+from sparseopt.problem import Problem
 from sparseopt.solution import Path, Solution
 from sparseopt.solvers import solve
 

@@ -28,7 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.jit import kernel
 from sparseopt.optimality import dual_bound, dual_candidate, gradient_scale, prox_moves, step_bounds
-from sparseopt.problem import Lifted, Penalty, Problem
+from sparseopt.penalty import Lifted, Penalty
+from sparseopt.problem import Problem
 from sparseopt.regularizers import L2
 from sparseopt.solution import ConvergenceWarning, Solution, Status
 from sparseopt.solvers.blocks import TIE

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.problem import Penalty, Problem
+from sparseopt.penalty import Penalty
+from sparseopt.problem import Problem
 from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, Work
 from sparseopt.solvers.curvature import Curvature

@@ -33,7 +33,8 @@ from numpy.typing import ArrayLike, NDArray
 from sparseopt.designs import block_curvature
 from sparseopt.groups import Groups
 from sparseopt.optimality import block_moves, dual_bound, dual_candidate, gradient_scale
-from sparseopt.problem import Composite, Problem
+from sparseopt.penalty import Composite
+from sparseopt.problem import Problem
 from sparseopt.solution import ConvergenceWarning, Solution, Status
 
 __all__ = ["fista"]
