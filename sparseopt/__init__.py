@@ -23,6 +23,7 @@ _PUBLIC = {  # module -> the public names it defines
     "losses": "Squares Huber Logistic Poisson Multinomial get_loss",
     "designs": "Dense Csc as_design",
     "penalty": "Penalty Composite",
+    "cardinality": "AtMost",
     "problem": "Problem",
     "solution": "Status Solution Path",
     "solvers": "solve bcd fista",
@@ -34,6 +35,7 @@ _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.sp
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a name as exported
+    from sparseopt.cardinality import AtMost as AtMost
     from sparseopt.designs import Csc as Csc
     from sparseopt.designs import Dense as Dense
     from sparseopt.designs import as_design as as_design

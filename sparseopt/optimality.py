@@ -229,7 +229,7 @@ def _free_directions(problem: Problem) -> Array | None:
     """Columns that the penalty does not see, (n, m): the constant one and the features of groups of weight 0."""
     penalty = problem.penalty
     free = ~penalty.penalised
-    if penalty.lam == 0.0 and penalty.ridge == 0.0:
+    if penalty.is_group_lasso and penalty.lam == 0.0 and penalty.ridge == 0.0:
         free = np.ones_like(free)
     features = np.flatnonzero(problem.groups.expand(free))
     n, p = problem.design.shape

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.cardinality import AtMost
 from sparseopt.designs import Design, as_design, writeable_design
 from sparseopt.groups import Groups, as_groups
 from sparseopt.losses import Loss, get_loss
@@ -34,7 +35,7 @@ class Problem:
         X, (n, p); see `as_design`.
     loss : Loss
         L, with the targets, sample weights and offset inside; n samples, K outputs.
-    penalty : Penalty or Composite
+    penalty : Penalty, Composite or AtMost
         Omega, with the groups inside; p features.
     intercept : bool
         Whether b is free (never penalised); otherwise b = 0.
@@ -54,7 +55,7 @@ class Problem:
 
     design: Design
     loss: Loss
-    penalty: Penalty
+    penalty: Penalty | AtMost
     intercept: bool = False
 
     def __post_init__(self) -> None:

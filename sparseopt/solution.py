@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.designs import as_design, block_grams
-from sparseopt.optimality import duality_gap, stationarity
+from sparseopt.optimality import DualityGap, duality_gap, stationarity
 from sparseopt.problem import Problem
 
-__all__ = ["ConvergenceWarning", "Path", "Solution", "Status"]
+__all__ = ["BoundProof", "ConvergenceWarning", "Path", "Solution", "Status"]
 
 Array = NDArray[np.float64]
 
@@ -35,12 +35,39 @@ class Status(Enum):
 
     CONVERGED = "The requested accuracy was reached."
     MAX_EPOCHS = "The limit was reached first: raise max_epochs (max_iter of fista), or loosen tol."
+    OPTIMAL = "Proved optimal: the lower bound meets the objective."
+    LOCAL = "No move of the method lowers the objective: a local optimum, not proved to be the best choice."
+    CYCLING = "The replacements came back to a choice made before: the best choice seen is returned."
+    TIME_LIMIT = "Time ran out first: the lower bound says how far from the optimum this can be."
     STALLED = "The objective stopped falling before the requested accuracy: rounding allows no more, loosen tol."
 
     @property
     def ok(self) -> bool:
-        """Whether the requested accuracy was reached."""
-        return self is Status.CONVERGED
+        """Whether the method ended as it should: accuracy reached, optimality proved, or no move left."""
+        return self in (Status.CONVERGED, Status.OPTIMAL, Status.LOCAL)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundProof:
+    """What proves a lower bound of the best choice of at most k groups; see `sparseopt.certificates.best_subset`.
+
+    The choices are split into leaves, each with some groups forced in and some forced out; one dual point per leaf
+    bounds the objective there, and the smallest of these bounds holds for all choices.
+
+    Parameters
+    ----------
+    dual : (m, n, K) array
+        A dual point for each leaf, in units of dL/dz.
+    leaf_in, leaf_out : m tuples of group numbers
+        Groups forced in and out. The leaves arise from splitting on one group at a time and cover all choices.
+    radius : (n_groups,) array
+        M_g: the bound is for all w with ||w_g|| <= M_g; inf, allowed with a ridge, for all w.
+    """
+
+    dual: Array
+    leaf_in: tuple[tuple[int, ...], ...]
+    leaf_out: tuple[tuple[int, ...], ...]
+    radius: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +90,10 @@ class Solution:
         Wall time spent.
     history : tuple of (seconds, objective, accuracy)
         What the solver saw when it checked: relative duality gap if it is known, else stationarity.
+    bound : float, optional
+        A lower bound of the optimum that the solver proved, where it has no other dual (exact selection).
+    proof : BoundProof, optional
+        What proves `bound`.
 
     Examples
     --------
@@ -81,6 +112,8 @@ class Solution:
     epochs: int = 0
     seconds: float = 0.0
     history: tuple[tuple[float, float, float], ...] = field(default=(), repr=False)
+    bound: float | None = None
+    proof: BoundProof | None = field(default=None, repr=False)
 
     @cached_property
     def objective(self) -> float:
@@ -94,7 +127,9 @@ class Solution:
 
     @cached_property
     def gap(self) -> float | None:
-        """Relative duality gap; None where no dual is known (q other than L2)."""
+        """Relative gap to a lower bound of the optimum; None where none is known (q other than L2 and no `bound`)."""
+        if self.bound is not None:
+            return DualityGap(self.objective, self.bound).relative
         if not self.problem.penalty.is_group_lasso:
             return None
         return duality_gap(self.problem, self.w, self.intercept).relative
