@@ -27,7 +27,9 @@ _PUBLIC = {  # module -> the public names it defines
     "problem": "Problem",
     "solution": "Status Solution Path",
     "solvers": "solve bcd fista",
-    "paths": "path lam_max cross_validate CrossValidation",
+    "selection": "select select_path SubsetPath",
+    "paths": "path lam_max",
+    "validation": "cross_validate cross_validate_subsets CrossValidation",
     "estimators": "GroupSparseRegressor GroupSparseClassifier GroupSparseRegressorCV GroupSparseClassifierCV",
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
@@ -51,8 +53,6 @@ if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a 
     from sparseopt.losses import Poisson as Poisson
     from sparseopt.losses import Squares as Squares
     from sparseopt.losses import get_loss as get_loss
-    from sparseopt.paths import CrossValidation as CrossValidation
-    from sparseopt.paths import cross_validate as cross_validate
     from sparseopt.paths import lam_max as lam_max
     from sparseopt.paths import path as path
     from sparseopt.penalty import Composite as Composite
@@ -74,12 +74,18 @@ if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a 
     from sparseopt.regularizers import TransformedL1 as TransformedL1
     from sparseopt.regularizers import get_regularizer as get_regularizer
     from sparseopt.regularizers import regularizer as regularizer
+    from sparseopt.selection import SubsetPath as SubsetPath
+    from sparseopt.selection import select as select
+    from sparseopt.selection import select_path as select_path
     from sparseopt.solution import Path as Path
     from sparseopt.solution import Solution as Solution
     from sparseopt.solution import Status as Status
     from sparseopt.solvers import bcd as bcd
     from sparseopt.solvers import fista as fista
     from sparseopt.solvers import solve as solve
+    from sparseopt.validation import CrossValidation as CrossValidation
+    from sparseopt.validation import cross_validate as cross_validate
+    from sparseopt.validation import cross_validate_subsets as cross_validate_subsets
 
 
 def __getattr__(name: str) -> Any:

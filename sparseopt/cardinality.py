@@ -95,9 +95,9 @@ class AtMost:
         return float(0.5 * self.ridge * np.vdot(seen, seen))
 
     def prox(self, w: ArrayLike, t: float | ArrayLike) -> Array:
-        """argmin_v sum_g ||v_g - w_g||^2 / (2 t_g) + Omega(v): the k groups of largest ||w_g||^2 / (t_g (1 + t_g ridge)).
+        """argmin_v sum_g ||v_g - w_g||^2 / (2 t_g) + Omega(v).
 
-        t is a number or one step per group, > 0; ties go to the group with the smaller number.
+        Keeps the k groups of largest ||w_g||^2 / (t_g (1 + t_g ridge)). t is a number or one step per group, > 0; ties go to the group with the smaller number.
         """
         w = np.asarray(w, dtype=np.float64)
         steps = np.broadcast_to(np.asarray(t, dtype=np.float64), (len(self.groups),))

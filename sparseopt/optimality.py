@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.designs import block_curvature
+from sparseopt.designs import block_curvature, dense_columns
 from sparseopt.problem import Problem
 
 __all__ = [
@@ -232,12 +232,10 @@ def _free_directions(problem: Problem) -> Array | None:
     if penalty.is_group_lasso and penalty.lam == 0.0 and penalty.ridge == 0.0:
         free = np.ones_like(free)
     features = np.flatnonzero(problem.groups.expand(free))
-    n, p = problem.design.shape
+    n = problem.design.shape[0]
     if not features.size:
         return np.ones((n, 1)) if problem.intercept else None
-    pick = np.zeros((p, features.size))
-    pick[features, np.arange(features.size)] = 1.0
-    columns = problem.design.matvec(pick)
+    columns = dense_columns(problem.design, features)
     return np.column_stack([np.ones(n), columns]) if problem.intercept else columns
 
 

@@ -296,8 +296,9 @@ class Path(Sequence[Solution]):
             fit = self.deviance
         out = fit + (2.0 if name == "aic" else math.log(n)) * self.degrees_of_freedom
         if name == "ebic":
-            total = len(self.problem.groups)
-            out += 2.0 * gamma * np.array([_log_binomial(total, int(k)) for k in self.n_active])
+            seen = self.problem.penalty.penalised  # the others are in any model, so they are no choice
+            chosen = np.count_nonzero(self.group_norms[:, seen], axis=1)
+            out += 2.0 * gamma * np.array([_log_binomial(np.count_nonzero(seen), int(k)) for k in chosen])
         return out
 
     def best(self, criterion: str = "bic", gamma: float = 1.0) -> Solution:
@@ -328,7 +329,9 @@ class Path(Sequence[Solution]):
             e = np.maximum(e, 0.0)
             direction = V.T @ (W[groups[int(g)]][kept] / norms[g])
             bend = penalty.ridge if groups.weights[g] > 0.0 else 0.0
-            pull = penalty.block_strength * groups.weights[g] * float(penalty.q.slope(norms[g])) / norms[g]
+            pull = 0.0
+            if penalty.block_strength:
+                pull = penalty.block_strength * groups.weights[g] * float(penalty.q.slope(norms[g])) / norms[g]
             stiff = np.where(e + bend + pull > 0.0, e + bend + pull, 1.0)
             df += problem.n_outputs * float((e / stiff).sum())
             weight = (direction**2).sum(axis=1)

@@ -17,7 +17,7 @@ import pytest
 
 from sparseopt import MCP, REGULARIZERS, Problem, Scaled, __version__, lam_max, path, solve
 from sparseopt.cli import load_model, main
-from sparseopt.paths import cross_validate
+from sparseopt.validation import cross_validate
 
 FAST = ("--path", "8", "--tol", "1e-4")
 Run = Callable[..., tuple[int, str, str]]

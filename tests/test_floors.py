@@ -16,7 +16,7 @@ from sparseopt import _HOMES
 
 # Modules or packages right under `sparseopt`, from the ground up.
 FLOORS = (
-    ("scalar", "jit", "structs"),
+    ("scalar", "jit", "structs", "progress"),
     ("groups", "designs", "losses", "regularizers", "datasets"),
     ("penalty",),
     ("cardinality",),
@@ -25,6 +25,7 @@ FLOORS = (
     ("solution",),
     ("solvers", "selection", "certificates", "convex"),
     ("paths", "laws", "certify"),
+    ("validation",),
     ("estimators", "plotting", "nn"),
     ("proofs_checks", "experiments"),
     ("cli",),

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from sparseopt import L0, L2, MCP, Problem, bcd
-from sparseopt.paths import CrossValidation, cross_validate, path
+from sparseopt.paths import path
 from sparseopt.plotting import axes as shared
 from sparseopt.plotting import plot_cross_validation, plot_groups, plot_path, plot_regularizers
 from sparseopt.solution import Path
+from sparseopt.validation import CrossValidation, cross_validate
 
 plt = pytest.importorskip("matplotlib.pyplot", reason="pictures need matplotlib")
 

@@ -12,8 +12,8 @@ from sparseopt.cli.describe import describe_solution
 from sparseopt.cli.figures import can_draw, draw
 from sparseopt.cli.solve import choose
 from sparseopt.datasets import Table, breast_cancer, diabetes_additive, digits_rows
-from sparseopt.paths import cross_validate
 from sparseopt.problem import Problem
+from sparseopt.validation import cross_validate
 
 __all__ = ["DEMOS", "run_demo"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from sparseopt.paths import CrossValidation
 from sparseopt.plotting import plot_cross_validation, plot_path
 from sparseopt.solution import Path
+from sparseopt.validation import CrossValidation
 
 __all__ = ["can_draw", "check_figure_file", "draw"]
 

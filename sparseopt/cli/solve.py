@@ -16,11 +16,12 @@ from sparseopt.cli.describe import describe_coefficients, describe_solution
 from sparseopt.cli.figures import check_figure_file, draw
 from sparseopt.cli.partition import partition
 from sparseopt.cli.saved import check_model_file, model_of, save_model
-from sparseopt.paths import CrossValidation, cross_validate, lam_max, path
+from sparseopt.paths import lam_max, path
 from sparseopt.penalty import named_regularizer
 from sparseopt.problem import Problem
 from sparseopt.solution import Path, Solution
 from sparseopt.solvers import solve
+from sparseopt.validation import CrossValidation, cross_validate
 
 __all__ = ["RULES", "Target", "as_target", "choose", "run_solve"]
 

@@ -15,9 +15,20 @@ In these three, block g is given as `features[lo:hi]`, its d = hi - lo columns o
 
 from __future__ import annotations
 
+from sparseopt.designs.columns import dense_columns, take_columns
 from sparseopt.designs.convert import Design, as_design, writeable_design
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.curvature import block_curvature, block_grams
 from sparseopt.designs.dense import Dense
 
-__all__ = ["Csc", "Dense", "Design", "as_design", "block_curvature", "block_grams", "writeable_design"]
+__all__ = [
+    "Csc",
+    "Dense",
+    "Design",
+    "as_design",
+    "block_curvature",
+    "block_grams",
+    "dense_columns",
+    "take_columns",
+    "writeable_design",
+]

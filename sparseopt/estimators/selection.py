@@ -18,10 +18,11 @@ from numpy.typing import ArrayLike
 from sparseopt.estimators.classification import Classification
 from sparseopt.estimators.inputs import check_integer, check_number
 from sparseopt.estimators.regression import Regression
-from sparseopt.paths import cross_validate, path
+from sparseopt.paths import path
 from sparseopt.problem import Problem
 from sparseopt.solution import ConvergenceWarning, Solution
 from sparseopt.solvers import bcd
+from sparseopt.validation import cross_validate
 
 __all__ = ["GroupSparseClassifierCV", "GroupSparseRegressorCV"]
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sparseopt.paths import CrossValidation
 from sparseopt.plotting.axes import (
     COLOURS,
     GREY,
@@ -22,6 +21,7 @@ from sparseopt.plotting.axes import (
     require,
 )
 from sparseopt.solution import Path
+from sparseopt.validation import CrossValidation
 
 __all__ = ["plot_cross_validation", "plot_path"]
 

@@ -1,0 +1,246 @@
+"""The fit on chosen groups, and what the other groups are worth there: the two things that every selector asks.
+
+    refit    F_S = min { L(Xw + b) + ridge / 2 ||w||^2 :  w_g = 0 outside S }         S, intercept and always-in groups
+    score    ||grad_g L|| / omega_g at the fit                                        how hard group g pulls
+    model    the quadratic that touches L at the fit, as a `Span`                     what g would bring, to second order
+
+Least squares: `refit` lets groups enter and leave the last basis. Other losses: Newton's method on the chosen columns
+with the Hessian of the loss, from the last fit; where that is no descent, with the bound of the Hessian. Losses that
+add up over outputs are fitted output by output; multinomial has one Hessian for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparseopt.cardinality import AtMost
+from sparseopt.designs import dense_columns
+from sparseopt.losses import Loss, Multinomial
+from sparseopt.problem import Problem
+from sparseopt.selection.basis import Basis
+from sparseopt.selection.span import Span
+from sparseopt.solution import Solution, Status
+
+__all__ = ["Fit", "as_subset_problem", "fit_of", "model", "refit", "score", "solution_of"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The minimiser on a set of groups.
+
+    Parameters
+    ----------
+    problem : Problem
+        With any penalty; its groups, weights, ridge and intercept count.
+    chosen : (m,) integers
+        The groups that were free, sorted; always-in groups are not among them.
+    W, b : (p, K) and (K,) arrays
+        Coefficients and intercept.
+    A : (n, K) array
+        dL/dz at the fit.
+    value : float
+        Loss plus ridge term.
+    basis : Basis, optional
+        For least squares: where the next fit starts.
+    """
+
+    problem: Problem
+    chosen: NDArray[np.int64]
+    W: Array
+    b: Array
+    A: Array
+    value: float
+    basis: Basis | None = None
+
+    @cached_property
+    def scores(self) -> Array:
+        """`score` at this fit."""
+        return score(self.problem, self.A)
+
+    @property
+    def outside(self) -> NDArray[np.int64]:
+        """Groups that were not free, (G - m,)."""
+        left = self.problem.penalty.penalised.copy()
+        left[self.chosen] = False
+        return np.flatnonzero(left)
+
+
+def as_subset_problem(problem: Problem, k: int) -> Problem:
+    """The problem with its penalty replaced by `AtMost` k groups and the same ridge."""
+    penalty = problem.penalty
+    return replace(problem, penalty=AtMost(penalty.groups, k, penalty.ridge))
+
+
+def solution_of(fit: Fit, k: int, status: Status, steps: int, seconds: float) -> Solution:
+    """A fit as the solution of the problem of at most k groups."""
+    one = fit.W.shape[1] == 1
+    return Solution(
+        fit.W[:, 0] if one else fit.W,
+        float(fit.b[0]) if one else fit.b,
+        as_subset_problem(fit.problem, k),
+        status,
+        steps,
+        seconds,
+    )
+
+
+def score(problem: Problem, A: Array) -> Array:
+    """||X_g'A|| / omega_g, (n_groups,), the pull of each group per unit of weight; -inf for always-in groups.
+
+    The group of largest score is the first to enter the group lasso, and every problem (1), as lam falls below it.
+    """
+    seen = problem.penalty.penalised
+    norms = problem.groups.norms(problem.design.rmatvec(A))
+    return np.where(seen, norms / np.where(seen, problem.groups.weights, 1.0), -np.inf)
+
+
+def refit(problem: Problem, chosen: ArrayLike, last: Fit | None = None) -> Fit:
+    """The minimiser on the groups `chosen`, started from another fit of the same problem.
+
+    Least squares are solved to rounding, other losses until a Newton step promises less than 1e-16 of the objective
+    without features. Where the infimum is not attained (separable classes), the coefficients are those at which the
+    objective is that close to it.
+    """
+    chosen = np.unique(np.asarray(chosen, np.int64))
+    loss = problem.loss
+    if loss.is_quadratic:
+        if last is not None and last.basis is not None:
+            basis = last.basis.copy()
+        else:
+            basis = Basis(problem, loss.s, _response(loss))
+        basis.move(chosen)
+        return fit_of(basis)
+    groups, penalised = problem.groups, problem.penalty.penalised
+    member = ~penalised
+    member[chosen] = True
+    features = groups.features(np.flatnonzero(member))
+    columns = dense_columns(problem.design, features)
+    ridge = problem.penalty.ridge * penalised[groups.group_of[features]]
+    W, b = np.zeros((problem.design.shape[1], loss.n_outputs)), loss.null_intercept()
+    if not problem.intercept:
+        b = np.zeros(loss.n_outputs)
+    elif last is not None:
+        b = last.b
+    if last is not None:
+        W[features] = last.W[features]
+    start = W[features]
+    if problem.intercept:
+        columns, ridge = np.column_stack([columns, np.ones(len(columns))]), np.append(ridge, 0.0)
+        start = np.vstack([start, b])
+    v = _newton(loss, columns, ridge, start)
+    W[features] = v[: len(features)]
+    b = v[-1] if problem.intercept else b
+    z = columns @ v
+    return Fit(problem, chosen, W, b, loss.derivative(z), loss.value(z) + 0.5 * float((ridge[:, None] * v**2).sum()))
+
+
+def fit_of(basis: Basis) -> Fit:
+    """The fit of a basis, for least squares."""
+    W, b = basis.coefficients()
+    A = -basis.root[:, None] * basis.residual
+    return Fit(basis.problem, basis.chosen, W, b, A, basis.value, basis)
+
+
+def model(fit: Fit, pool: ArrayLike | None = None) -> Span:
+    """The quadratic that touches the loss at a fit, on the groups of a pool; its members are the chosen groups.
+
+    For least squares the loss itself. Otherwise the curvature at the fit, kept above a tenth of its bound so that
+    samples that are fitted perfectly do not promise gains of any size.
+    """
+    problem, loss = fit.problem, fit.problem.loss
+    if loss.is_quadratic:
+        known = fit.basis
+        if isinstance(known, Span) and (pool is None or np.array_equal(pool, known.pool)):
+            span = known.copy()
+        else:
+            span = Span(problem, loss.s, _response(loss), pool)
+    else:
+        z = problem.predictor(fit.W, fit.b)
+        c, bound = loss.curvature(z), loss.curvature_bound()
+        least = 0.1 * bound if bound is not None else np.full(len(c), 1e-3 * c.mean())
+        c = np.where(loss.s > 0.0, np.maximum(c, least), 0.0)
+        span = Span(problem, c, z - fit.A / np.where(c > 0.0, c, 1.0)[:, None], pool)
+    span.move(fit.chosen)
+    return span
+
+
+def _response(loss: Loss) -> Array:
+    return loss.y if loss.offset is None else loss.y - loss.offset
+
+
+def _newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
+    """argmin_v L(columns v) + sum_j ridge_j ||v_j||^2 / 2, v of shape (m, K)."""
+    if not columns.shape[1]:
+        return v
+    if loss.n_outputs > 1 and not isinstance(loss, Multinomial):
+        parts = []
+        for k in range(loss.n_outputs):
+            offset = None if loss.offset is None else loss.offset[:, k : k + 1]
+            parts.append(_newton(replace(loss, y=loss.y[:, k : k + 1], offset=offset), columns, ridge, v[:, k : k + 1]))
+        return np.hstack(parts)
+    null = loss.value(np.zeros((len(columns), loss.n_outputs)) + loss.null_intercept())
+
+    def objective(v: Array) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):  # a step too far is halved, whatever it gives
+            return loss.value(columns @ v) + 0.5 * float(ridge @ (v**2).sum(axis=1))
+
+    value = objective(v)
+    if not np.isfinite(value):  # a start from another problem may overflow
+        v = np.zeros_like(v)
+        value = objective(v)
+    for _ in range(200):
+        z = columns @ v
+        gradient = columns.T @ loss.derivative(z) + ridge[:, None] * v
+        moved = False
+        for hessian in (_hessian(loss, columns, z), _bound(loss, columns, z)):
+            step = _solve(hessian, ridge, gradient)
+            promised = -float((gradient * step).sum())
+            if promised <= 2e-16 * null:
+                return v + step if objective(v + step) <= value else v
+            t, trial = 1.0, value
+            for _ in range(40):
+                trial = objective(v + t * step)
+                if trial <= value - 1e-4 * t * promised:
+                    break
+                t *= 0.5
+            if trial < value:
+                v, value, moved = v + t * step, trial, True
+                break
+        if not moved:
+            return v
+    return v
+
+
+def _hessian(loss: Loss, columns: Array, z: Array) -> Array:
+    """Hessian in v, (m, m), or (mK, mK) with the outputs of a feature side by side for multinomial."""
+    if not isinstance(loss, Multinomial):
+        return (columns * loss.curvature(z)[:, None]).T @ columns
+    p = loss.mean(z)
+    m, K = columns.shape[1], p.shape[1]
+    root = np.sqrt(loss.s)[:, None]
+    joint = ((root * columns)[:, :, None] * p[:, None, :]).reshape(len(columns), m * K)
+    H = -(joint.T @ joint).reshape(m, K, m, K)
+    for k in range(K):
+        H[:, k, :, k] += (columns * (loss.s * p[:, k])[:, None]).T @ columns
+    return H.reshape(m * K, m * K)
+
+
+def _bound(loss: Loss, columns: Array, z: Array) -> Array:
+    bound = loss.curvature_bound()
+    return (columns * (loss.curvature(z) if bound is None else bound)[:, None]).T @ columns
+
+
+def _solve(hessian: Array, ridge: Array, gradient: Array) -> Array:
+    """-(hessian + ridge)^+ gradient, in the scale in which the diagonal is one: columns may depend on each other."""
+    m, K = gradient.shape
+    H = hessian + np.diag(np.repeat(ridge, len(hessian) // m))
+    scale = 1.0 / np.sqrt(np.where(H.diagonal() > 0.0, H.diagonal(), 1.0))
+    right = gradient.reshape(len(H), -1)
+    step = -scale[:, None] * np.linalg.lstsq(scale[:, None] * H * scale, scale[:, None] * right, rcond=1e-13)[0]
+    return step.reshape(m, K)

@@ -1,0 +1,106 @@
+"""Choices of 0, 1, 2, ... groups, and how many groups to take.
+
+Each size starts from the choice before it, grown; with `both_ways` a second pass starts from the choice after it,
+pruned, and the better of both is kept. So a good choice at one size helps its neighbours, and the objective falls with
+the size. The size is then chosen by AIC, BIC or EBIC, by cross-validation, or by the gap: where the last group that
+entered lowered the fit criterion by the largest multiple of what the next one does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparseopt.cardinality import group_count
+from sparseopt.problem import Problem
+from sparseopt.solution import Path, Solution
+
+__all__ = ["SubsetPath", "check_sizes", "path_of"]
+
+Array = NDArray[np.float64]
+
+
+class SubsetPath(Path):
+    """Solutions of one problem for a sequence of sizes, at most k groups each; see `Path`.
+
+    `lams` holds the sizes as numbers, `sizes` as integers.
+    """
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """The values of k, increasing, (m,)."""
+        return self.lams.astype(np.int64)
+
+    @property
+    def n_active(self) -> NDArray[np.int64]:
+        """Number of groups chosen for every k, (m,); always-in groups are not counted."""
+        return np.count_nonzero(self.group_norms[:, self.problem.penalty.penalised], axis=1)
+
+    def criterion(self, name: str = "bic", gamma: float = 1.0) -> Array:
+        """As `Path.criterion`, and "gap": log of (fall to the next size) / (fall to this one).
+
+        Both are falls of the fit: the deviance, or n log deviance for squares and huber.
+
+        The gap needs no noise level and no penalty per group, but neighbours on both sides: consecutive sizes, of which
+        the first and the last get inf. It finds a break; it does not say whether there is one.
+
+        References
+        ----------
+        Ahn, Horenstein (2013), "Eigenvalue ratio test for the number of factors", Econometrica 81, for the ratio.
+        """
+        if name != "gap":
+            return super().criterion(name, gamma)
+        if len(self) < 3 or (np.diff(self.sizes) != 1).any():
+            raise ValueError(
+                f"sizes are {self.sizes.tolist()}: the gap criterion needs three consecutive ones or more."
+            )
+        fit = super().criterion("aic") - 2.0 * self.degrees_of_freedom
+        falls = np.maximum(fit[:-1] - fit[1:], 0.0)
+        least = 1e-12 * max(float(falls.sum()), 1e-300)
+        out = np.full(len(self), np.inf)
+        # Beyond a perfect fit all falls are rounding: their ratios mean nothing.
+        ratio = np.log(np.maximum(falls[1:], least) / np.maximum(falls[:-1], least))
+        out[1:-1] = np.where(falls[:-1] > least, ratio, np.inf)
+        return out
+
+
+def check_sizes(problem: Problem, sizes: ArrayLike | None) -> NDArray[np.int64]:
+    """`sizes` sorted, without repeats; by default 0, 1, ... up to a size that the samples can support.
+
+    The default ends at the largest k for which k groups of average size have at most half as many coefficients as there
+    are samples, and at 30.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a size is no integer >= 0.
+    """
+    counted = problem.penalty.penalised
+    total = int(np.count_nonzero(counted))
+    if sizes is None:
+        width = float(problem.groups.sizes[counted].mean()) if total else 1.0
+        return np.arange(max(1, min(total, 30, int(problem.design.shape[0] / (2.0 * width)))) + 1)
+    given = [group_count("k", size) for size in np.atleast_1d(np.asarray(sizes)).tolist()]
+    if not given:
+        raise ValueError("sizes is empty: pass at least one number of groups.")
+    return np.unique(np.array(given, dtype=np.int64))
+
+
+def path_of(problem: Problem, solutions: list[Solution]) -> SubsetPath:
+    """Solutions of increasing size as a path."""
+    rows = []
+    for solution in solutions:
+        W = problem.matrix(solution.w)
+        used = np.flatnonzero(W.any(axis=1))
+        rows.append((used, W[used]))
+    return SubsetPath(
+        solutions[0].problem,
+        np.array([s.problem.penalty.k for s in solutions], dtype=np.float64),  # type: ignore[union-attr]
+        tuple(rows),
+        np.stack([np.asarray(s.intercept, dtype=np.float64) for s in solutions]),
+        np.array([s.objective for s in solutions]),
+        np.array([np.nan if s.gap is None else s.gap for s in solutions]),
+        tuple(s.status for s in solutions),
+        np.array([s.epochs for s in solutions]),
+        np.array([s.seconds for s in solutions]),
+    )

@@ -1,0 +1,191 @@
+"""Splicing: exchange groups of the choice for better ones until no exchange helps.
+
+Start from greedy growth by gains (the best group each time, once all members have adapted), or from a choice given. With
+the exact gain of every exchange (i leaves, j enters) from `Span`, take the best one while it lowers the objective. When
+none does, let the 2, 3, ..., `exchange` weakest members leave together, grow back, and go on if that was better. Of
+losses other than squares the quadratic that touches the loss proposes, and a refit decides.
+
+Where the pool would need too much memory, the groups that bring most by themselves are searched first; others join when
+their first-order gain at the choice is larger than what the weakest member is worth.
+
+The idea is from Zhu, Wen, Zhu, Zhang, Wang (2020), "A polynomial algorithm for best-subset selection problem", PNAS
+117; for groups Zhang, Zhu, Zhu, Wang (2023), "A splicing approach to best subset of groups selection". There exchanges
+are ranked by marginal gains, and several groups change at once; here all exchanges of one group are compared exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseopt.problem import Problem
+from sparseopt.selection.fit import Fit, fit_of, model, refit
+from sparseopt.selection.span import Span
+from sparseopt.solution import Status
+
+__all__ = ["pruned", "splicing"]
+
+_LEAST = 1e-10  # an exchange must lower the objective by this share of the objective without groups
+_TRIED = 8  # exchanges that the model promises most of, refitted before a choice counts as the end
+_NUMBERS = 3e7  # of a span: products (rank, p) and blocks (d, d)
+
+
+def splicing(
+    problem: Problem, k: int, start: Fit | None = None, *, exchange: int = 2, max_steps: int = 1000
+) -> tuple[Fit, Status, int]:
+    """At most k groups by exchanges.
+
+    Parameters
+    ----------
+    exchange : int >= 1
+        How many members may leave together; 1 stops at the first choice that no exchange of one group improves.
+    max_steps : int
+        Limit of exchanges.
+    """
+    if exchange < 1:
+        raise ValueError(f"exchange is {exchange}: pass the number of groups that may change at once, at least 1.")
+    null = refit(problem, [])
+    least = _LEAST * abs(null.value)
+    search = _search_quadratic if problem.loss.is_quadratic else _search
+    fit = null if start is None else start
+    pool = _first_pool(problem, null, fit, k)
+    steps = 0
+    while True:
+        fit, more, done = search(fit, k, pool, least, exchange, max_steps - steps)
+        steps += more
+        wider = _wider_pool(fit, pool)
+        if not done or not len(wider):
+            return fit, Status.LOCAL if done else Status.MAX_EPOCHS, steps
+        pool = np.union1d(pool, wider)
+
+
+def pruned(fit: Fit, k: int) -> Fit:
+    """The fit without its weakest members, until k are left."""
+    while len(fit.chosen) > k:
+        span = model(fit, fit.chosen)
+        _drop(span, len(span.members) - k if fit.problem.loss.is_quadratic else 1)
+        fit = refit(fit.problem, span.chosen, fit)
+    return fit
+
+
+def _first_pool(problem: Problem, null: Fit, fit: Fit, k: int) -> NDArray[np.int64]:
+    """All groups if a span of k of them fits into memory, else those of the largest score."""
+    counted = np.flatnonzero(problem.penalty.penalised)
+    sizes = problem.groups.sizes
+    numbers = float(sizes[counted].sum()) * (k * sizes.mean() + sizes.max())
+    if numbers <= _NUMBERS:
+        return counted
+    m = max(4 * k, int(len(counted) * _NUMBERS / numbers))
+    return np.union1d(np.argsort(-null.scores, kind="stable")[:m], fit.chosen)
+
+
+def _wider_pool(fit: Fit, pool: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups outside the pool that would bring more than the weakest member is worth, among those that pull most."""
+    others = np.setdiff1d(fit.outside, pool)
+    if not others.size or not fit.chosen.size:
+        return others[:0]
+    promising = others[np.argsort(-fit.scores[others], kind="stable")[: max(64, len(pool) // 8)]]
+    span = model(fit, np.union1d(promising, fit.chosen))
+    better = span.pool[span.gains() > span.losses().min()]
+    return better
+
+
+def _search_quadratic(
+    fit: Fit, k: int, pool: NDArray[np.int64], least: float, exchange: int, max_steps: int
+) -> tuple[Fit, int, bool]:
+    """Exchanges for least squares, where the span is the problem itself."""
+    span = model(fit, pool)
+    _resize(span, k, least)
+    steps, done = _descend(span, least, max_steps)
+    together = 2
+    while done and together <= min(exchange, len(span.members)):
+        trial = span.copy()
+        _drop(trial, together)
+        _resize(trial, k, least)
+        more, done = _descend(trial, least, max_steps - steps)
+        steps += more
+        better = trial.value < span.value - least
+        span, together = (trial, 2) if better else (span, together + 1)
+    return fit_of(span), steps, done
+
+
+def _search(
+    fit: Fit, k: int, pool: NDArray[np.int64], least: float, exchange: int, max_steps: int
+) -> tuple[Fit, int, bool]:
+    """Exchanges for other losses: proposed by the model at the fit, decided by refits."""
+    problem = fit.problem
+    fit = _resized(fit, k, pool, least)
+    steps, together = 0, 2
+    while steps < max_steps and fit.chosen.size:
+        better = _better_exchange(fit, pool, least) if fit.value > least else None
+        if better is None and fit.value > least and together <= min(exchange, len(fit.chosen)):
+            span = model(fit, pool)
+            _drop(span, together)
+            trial = _resized(refit(problem, span.chosen, fit), k, pool, least)
+            better = trial if trial.value < fit.value - least else None
+            together += 1
+            if better is None:
+                continue
+        if better is None or better.value <= least:
+            return better or fit, steps, True
+        fit, together, steps = better, 2, steps + 1
+    return fit, steps, not fit.chosen.size
+
+
+def _better_exchange(fit: Fit, pool: NDArray[np.int64], least: float) -> Fit | None:
+    """The first of the exchanges that the model promises most of that lowers the objective."""
+    span = model(fit, pool)
+    table = span.exchanges()
+    for at in np.argsort(-table, axis=None, kind="stable")[:_TRIED]:
+        i, j = np.unravel_index(int(at), table.shape)
+        if not table[i, j] > -np.inf:
+            break
+        left = fit.chosen[fit.chosen != span.members[int(i)]]
+        trial = refit(fit.problem, np.append(left, span.pool[int(j)]), fit)
+        if trial.value < fit.value - least:
+            return trial
+    return None
+
+
+def _resized(fit: Fit, k: int, pool: NDArray[np.int64], least: float) -> Fit:
+    """Pruned or grown to k groups, by the model at each fit."""
+    fit = pruned(fit, k)
+    while len(fit.chosen) < k:
+        span = model(fit, pool)
+        _resize(span, len(span.members) + 1, least)
+        if len(span.members) == len(fit.chosen):
+            break
+        fit = refit(fit.problem, span.chosen, fit)
+    return fit
+
+
+def _drop(span: Span, count: int) -> None:
+    """Let the weakest member leave, `count` times."""
+    for _ in range(count):
+        span.leave(span.members[int(np.argmin(span.losses()))])
+
+
+def _resize(span: Span, k: int, least: float) -> None:
+    """Let the weakest members leave, or the best groups enter while that helps, until k are chosen."""
+    _drop(span, max(len(span.members) - k, 0))
+    while len(span.members) < min(k, len(span.pool)):
+        gains = span.gains()
+        if gains.max() <= least:
+            break
+        span.enter(int(span.pool[int(np.argmax(gains))]))
+
+
+def _descend(span: Span, least: float, max_steps: int) -> tuple[int, bool]:
+    """Take the best exchange while it helps; the number of exchanges, and whether the end was reached."""
+    steps = 0
+    while span.members:
+        table = span.exchanges()
+        i, j = np.unravel_index(int(np.argmax(table)), table.shape)
+        if not table[i, j] > least:
+            break
+        if steps >= max_steps:
+            return steps, False
+        steps += 1
+        span.leave(span.members[int(i)])
+        span.enter(int(span.pool[int(j)]))
+    return steps, True
