@@ -29,6 +29,7 @@ _PUBLIC = {  # module -> the public names it defines
     "solvers": "solve bcd fista",
     "selection": "select select_path SubsetPath",
     "paths": "path lam_max",
+    "evidence": "certify certify_path",
     "validation": "cross_validate cross_validate_subsets CrossValidation",
     "estimators": "GroupSparseRegressor GroupSparseClassifier GroupSparseRegressorCV GroupSparseClassifierCV",
 }
@@ -45,6 +46,8 @@ if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a 
     from sparseopt.estimators import GroupSparseClassifierCV as GroupSparseClassifierCV
     from sparseopt.estimators import GroupSparseRegressor as GroupSparseRegressor
     from sparseopt.estimators import GroupSparseRegressorCV as GroupSparseRegressorCV
+    from sparseopt.evidence import certify as certify
+    from sparseopt.evidence import certify_path as certify_path
     from sparseopt.groups import Groups as Groups
     from sparseopt.groups import as_groups as as_groups
     from sparseopt.losses import Huber as Huber

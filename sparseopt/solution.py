@@ -154,6 +154,12 @@ class Solution:
         """Names of the groups with w_g != 0."""
         return tuple(self.problem.groups.names[g] for g in self.support)
 
+    def certify(self, **options: Any) -> Any:
+        """What can be proved about this solution, as a `Report`; see `sparseopt.certify`."""
+        from sparseopt.evidence import certify
+
+        return certify(self, **options)
+
     def linear_predictor(self, X: Any, offset: ArrayLike | None = None) -> Array:
         """X w + b + offset for new samples: (m,), or (m, K)."""
         W = self.problem.matrix(self.w)

@@ -140,7 +140,11 @@ class Basis:
 
     def reach(self, g: int) -> Array:
         """W, orthonormal rows: the directions of the span that no member but g reaches, in coordinates of the basis."""
-        _, sizes, W = np.linalg.svd(self.coefs[self.rows[g]], full_matrices=False)
+        T = self.coefs[self.rows[g]]
+        e, V = np.linalg.eigh(T @ T.T)
+        if e[0] > 1e-6 * e[-1]:
+            return (V.T @ T) / np.sqrt(e)[:, None]
+        _, sizes, W = np.linalg.svd(T, full_matrices=False)
         out: Array = W[sizes > 1e-10 * sizes.max(initial=0.0)]
         return out
 
@@ -157,20 +161,15 @@ class Basis:
         scale = 1.0 / np.where(size > 0.0, size, 1.0)
         Q = columns * scale
         T = T * scale
-        for again in range(2):
+        for again in (False, True):
             Y = self.basis.T @ Q
             if self.ridge:
                 Y += self.ridge * self.coefs[ridged].T @ T[ridged]
             Q, T = Q - self.basis @ Y, T - self.coefs @ Y
-            _, s, V = np.linalg.svd(
-                np.vstack([Q, np.sqrt(self.ridge) * T[ridged]]) if self.ridge else Q, full_matrices=False
-            )
-            if not again:
-                kept = s > _DEPENDENT
-                if np.count_nonzero(kept) < len(rows):
-                    self.partial.add(g)
-                V, s = V[kept], s[kept]
-            Q, T = Q @ (V.T / s), T @ (V.T / s)
+            factors = self._orthogonaliser(Q, T[ridged])
+            if not again and factors.shape[1] < len(rows):
+                self.partial.add(g)
+            Q, T = Q @ factors, T @ factors
         e = Q.T @ self.residual
         if self.ridge:
             e -= self.ridge * T[ridged].T @ (self.coefs[ridged] @ self.targets)
@@ -178,6 +177,19 @@ class Basis:
         self.residual = self.residual - Q @ e
         self.basis, self.coefs = np.hstack([self.basis, Q]), np.hstack([self.coefs, T])
         self.targets = np.vstack([self.targets, e])
+
+    def _orthogonaliser(self, Q: Array, T: Array) -> Array:
+        """F such that the columns of (Q, ridge^(1/2) T) F are orthonormal, without the directions of next to no length.
+
+        From the Gram matrix where that is well conditioned; rounding of the first pass is mended by the second.
+        """
+        e, V = np.linalg.eigh(Q.T @ Q + self.ridge * (T.T @ T))
+        if e.min(initial=np.inf) > 1e-6:
+            return V / np.sqrt(e)
+        _, s, V = np.linalg.svd(np.vstack([Q, np.sqrt(self.ridge) * T]), full_matrices=False)
+        kept = s > _DEPENDENT
+        out: Array = V[kept].T / s[kept]
+        return out
 
     def _columns(self, g: int) -> Array:
         return self.root[:, None] * dense_columns(self.problem.design, self.problem.groups[g])

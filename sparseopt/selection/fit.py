@@ -16,6 +16,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from sparseopt.cardinality import AtMost
 from sparseopt.designs import dense_columns
@@ -198,8 +199,8 @@ def _newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
         z = columns @ v
         gradient = columns.T @ loss.derivative(z) + ridge[:, None] * v
         moved = False
-        for hessian in (_hessian(loss, columns, z), _bound(loss, columns, z)):
-            step = _solve(hessian, ridge, gradient)
+        for hessian in (_hessian, _bound):
+            step = _solve(hessian(loss, columns, z), ridge, gradient)
             promised = -float((gradient * step).sum())
             if promised <= 2e-16 * null:
                 return v + step if objective(v + step) <= value else v
@@ -237,10 +238,14 @@ def _bound(loss: Loss, columns: Array, z: Array) -> Array:
 
 
 def _solve(hessian: Array, ridge: Array, gradient: Array) -> Array:
-    """-(hessian + ridge)^+ gradient, in the scale in which the diagonal is one: columns may depend on each other."""
+    """-(hessian + ridge)^+ gradient, in the scale in which the diagonal is one."""
     m, K = gradient.shape
     H = hessian + np.diag(np.repeat(ridge, len(hessian) // m))
     scale = 1.0 / np.sqrt(np.where(H.diagonal() > 0.0, H.diagonal(), 1.0))
-    right = gradient.reshape(len(H), -1)
-    step = -scale[:, None] * np.linalg.lstsq(scale[:, None] * H * scale, scale[:, None] * right, rcond=1e-13)[0]
-    return step.reshape(m, K)
+    H, right = scale[:, None] * H * scale, scale[:, None] * gradient.reshape(len(H), -1)
+    factor, failed = dpotrf(H, lower=1)
+    if not failed and factor.diagonal().min() > 1e-6:
+        step = dpotrs(factor, right, lower=1)[0]
+    else:  # columns depend on each other
+        step = np.linalg.lstsq(H, right, rcond=1e-13)[0]
+    return -(scale[:, None] * step).reshape(m, K)

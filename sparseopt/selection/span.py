@@ -42,6 +42,7 @@ class Span(Basis):
     def __init__(self, problem: Problem, curvature: Array, target: Array, pool: ArrayLike | None = None) -> None:
         counted = np.flatnonzero(problem.penalty.penalised)
         self.pool: NDArray[np.int64] = counted if pool is None else np.asarray(pool, np.int64)
+        self._waiting: list[tuple[Array, Array, Array]] | None = None
         super().__init__(problem, curvature, target)
 
     def copy(self) -> Span:
@@ -55,19 +56,22 @@ class Span(Basis):
         With `without`, a member: after that one has left.
         """
         W = np.zeros((0, self.rank)) if without is None else self.reach(without)
-        out = np.empty(len(self.pool))
-        E, e = W @ self.products, W @ self.targets
-        _gains(self.pulls, self.blocks, self._offsets, self._starts, E, e, self._norms, out)
-        out[self._position[self.members]] = -np.inf
-        return out
+        return self._gains_without(W, W @ self.targets)
 
     def exchanges(self) -> Array:
         """By how much every exchange lowers the objective, (members, pool): what one brings less what one takes."""
-        losses = self.losses()
         table = np.empty((len(self.members), len(self.pool)))
         for row, g in enumerate(self.members):
-            table[row] = self.gains(without=g) - losses[row]
+            W = self.reach(g)
+            e = W @ self.targets
+            table[row] = self._gains_without(W, e) - 0.5 * float(np.vdot(e, e))
         return table
+
+    def _gains_without(self, W: Array, e: Array) -> Array:
+        out = np.empty(len(self.pool))
+        _gains(self.pulls, self.blocks, self._offsets, self._starts, W @ self.products, e, self._norms, out)
+        out[self._position[self.members]] = -np.inf
+        return out
 
     def _begin(self) -> None:
         groups = self.problem.groups
@@ -84,7 +88,20 @@ class Span(Basis):
         self.products = np.zeros((0, len(features)))  # B
         self.pulls = self._dots(self.residual)  # c
 
+    def move(self, chosen: ArrayLike) -> None:
+        for g in np.setdiff1d(self.members, chosen):
+            self.leave(int(g))
+        self._waiting = []
+        super().move(chosen)
+        waiting, self._waiting = self._waiting, None
+        if waiting:  # one product for all that entered
+            T = np.hstack([np.pad(t, ((0, len(self.coefs) - len(t)), (0, 0))) for _, t, _ in waiting])
+            self._learn(np.hstack([q for q, _, _ in waiting]), T, np.vstack([e for _, _, e in waiting]))
+
     def _learn(self, Q: Array, T: Array, e: Array) -> None:
+        if self._waiting is not None:
+            self._waiting.append((Q, T, e))
+            return
         new = self._dots(Q).T
         if self.ridge:
             for g in self.members:

@@ -135,10 +135,10 @@ def _search(
 def _better_exchange(fit: Fit, pool: NDArray[np.int64], least: float) -> Fit | None:
     """The first of the exchanges that the model promises most of that lowers the objective."""
     span = model(fit, pool)
-    table = span.exchanges()
+    table, losses = span.exchanges(), span.losses()
     for at in np.argsort(-table, axis=None, kind="stable")[:_TRIED]:
         i, j = np.unravel_index(int(at), table.shape)
-        if not table[i, j] > -np.inf:
+        if not table[i, j] > -0.5 * losses[i]:  # the model is not so wrong that half the loss would be made good
             break
         left = fit.chosen[fit.chosen != span.members[int(i)]]
         trial = refit(fit.problem, np.append(left, span.pool[int(j)]), fit)
