@@ -71,7 +71,7 @@ def select(
     method : str
         See the top of `sparseopt.selection`.
     start : Solution, or group numbers or names, optional
-        A choice to start from.
+        A choice to start from; of more than k groups the weakest are left out first.
     **options
         Of the method, for example `exchange=3` for splicing, `by="gain"` for omp, `by="softmax"` for sequential,
         `by="q"` for ompr, `time_limit=60` for exact.
@@ -109,9 +109,10 @@ def select(
         _check_options(exact, options)
         chosen = None if first is None else solution_of(first, k, Status.LOCAL, 0, 0.0)
         return exact(as_subset_problem(problem, k), start=chosen, **options)
-    fit, status, steps = _heuristic(method, options)(problem, k, first, **options)
-    if len(fit.chosen) > k:
-        raise ValueError(f"start has {len(fit.chosen)} groups but k is {k}: method {method!r} only adds groups.")
+    heuristic = _heuristic(method, options)
+    if first is not None:
+        first = pruned(first, k)
+    fit, status, steps = heuristic(problem, k, first, **options)
     return solution_of(fit, k, status, steps, time.perf_counter() - began)
 
 
@@ -177,6 +178,9 @@ def select_path(
             fit, end = run(int(wanted[at]), pruned(fits[at + 1], int(wanted[at])))
             if fit.value < fits[at].value:
                 fits[at], ends[at] = fit, end
+        for at in range(len(fits) - 1):
+            if fits[at + 1].value > fits[at].value:
+                fits[at + 1], ends[at + 1] = run(int(wanted[at + 1]), fits[at])
     return path_of(
         problem, [solution_of(fit, k, *end) for fit, k, end in zip(fits, wanted.tolist(), ends, strict=True)]
     )
@@ -195,6 +199,8 @@ def _as_fit(problem: Problem, start: Any) -> Fit | None:
     if start is None:
         return None
     names, total = problem.groups.names, len(problem.groups)
+    if isinstance(start, (str, bytes)) or not isinstance(start, (Solution, Iterable)):
+        raise TypeError(f"start is {start!r}: pass a Solution, or a list of group numbers or names.")
     chosen = []
     for g in start.support if isinstance(start, Solution) else start:
         if isinstance(g, str):
@@ -203,7 +209,9 @@ def _as_fit(problem: Problem, start: Any) -> Fit | None:
                 hint = f"did you mean {near[0]!r}?" if near else "see problem.groups.names."
                 raise ValueError(f"start names the group {g!r}, which does not exist: {hint}")
             g = names.index(g)
-        elif not 0 <= int(g) < total:
+        elif isinstance(g, (bool, np.bool_)) or not isinstance(g, (int, np.integer)):
+            raise TypeError(f"start contains {g!r}: pass group numbers or names.")
+        elif not 0 <= g < total:
             raise ValueError(f"start contains the group {g}: pass numbers from 0 to {total - 1}, or names.")
         chosen.append(int(g))
     kept: NDArray[np.int64] = np.array(chosen, dtype=np.int64)

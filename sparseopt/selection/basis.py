@@ -56,7 +56,8 @@ class Basis:
         self.coefs = np.zeros((0, 0))  # T
         self.rows: dict[int, NDArray[np.int64]] = {}  # of T, per member
         self.targets = np.zeros((0, n_outputs))  # t
-        self.partial: set[int] = set()  # members of which a direction was dropped
+        self.partial: set[int] = set()  # members of which a direction was dropped that another member has
+        self._lengths: dict[int, Array] = {}  # norms of the columns, per member
         self._begin()
         free = problem.groups.features(np.flatnonzero(~problem.penalty.penalised))
         columns = dense_columns(problem.design, free)
@@ -66,6 +67,7 @@ class Basis:
         self.coefs = np.zeros((columns.shape[1], 0))
         if columns.shape[1]:
             self._extend(_FREE, self.root[:, None] * columns, 0.0)
+        self._free = self.basis
 
     @property
     def rank(self) -> int:
@@ -100,6 +102,7 @@ class Basis:
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.members, twin.rows, twin.partial = list(self.members), dict(self.rows), set(self.partial)
+        twin._lengths = dict(self._lengths)
         return twin
 
     def move(self, chosen: ArrayLike) -> None:
@@ -134,13 +137,17 @@ class Basis:
                 self.rows[other] = at - len(rows)
         self.members.remove(g)
         self.partial.discard(g)
-        for other in sorted(self.partial - {_FREE}):  # what depended on the group that left is missing now
+        del self._lengths[g]
+        for other in sorted(self.partial):  # what depended on the group that left is missing now
             self.partial.discard(other)
             self._extend(other, self._columns(other), self.ridge)
 
     def reach(self, g: int) -> Array:
-        """W, orthonormal rows: the directions of the span that no member but g reaches, in coordinates of the basis."""
-        T = self.coefs[self.rows[g]]
+        """W, orthonormal rows: the directions that the basis reaches through g alone, in its coordinates.
+
+        Where another member is `partial`, it may reach some of these, too.
+        """
+        T = self.coefs[self.rows[g]] * self._lengths[g][:, None]  # free of the units of the columns
         e, V = np.linalg.eigh(T @ T.T)
         if e[0] > 1e-6 * e[-1]:
             return (V.T @ T) / np.sqrt(e)[:, None]
@@ -150,7 +157,14 @@ class Basis:
 
     def losses(self) -> Array:
         """By how much the objective would rise without each member, in the order of `members`."""
-        return np.array([0.5 * float(((self.reach(g) @ self.targets) ** 2).sum()) for g in self.members])
+        return np.array([self._loss(g) for g in self.members])
+
+    def _loss(self, g: int) -> float:
+        if self.partial - {g}:
+            twin = self.copy()
+            twin.leave(g)
+            return max(twin.value - self.value, 0.0)
+        return 0.5 * float(((self.reach(g) @ self.targets) ** 2).sum())
 
     def _extend(self, g: int, columns: Array, ridge: float) -> None:
         """Add to the basis what `columns`, weighted and in the rows of T that belong to g, bring to the span."""
@@ -158,7 +172,8 @@ class Basis:
         T = np.zeros((len(self.coefs), len(rows)))
         T[rows, np.arange(len(rows))] = 1.0
         size = np.sqrt((columns**2).sum(axis=0) + ridge)
-        scale = 1.0 / np.where(size > 0.0, size, 1.0)
+        self._lengths[g] = np.where(size > 0.0, size, 1.0)
+        scale = 1.0 / self._lengths[g]
         Q = columns * scale
         T = T * scale
         for again in (False, True):
@@ -167,7 +182,7 @@ class Basis:
                 Y += self.ridge * self.coefs[ridged].T @ T[ridged]
             Q, T = Q - self.basis @ Y, T - self.coefs @ Y
             factors = self._orthogonaliser(Q, T[ridged])
-            if not again and factors.shape[1] < len(rows):
+            if not again and factors.shape[1] < len(rows) and self._overlaps(g, columns * scale, factors.shape[1]):
                 self.partial.add(g)
             Q, T = Q @ factors, T @ factors
         e = Q.T @ self.residual
@@ -177,6 +192,14 @@ class Basis:
         self.residual = self.residual - Q @ e
         self.basis, self.coefs = np.hstack([self.basis, Q]), np.hstack([self.coefs, T])
         self.targets = np.vstack([self.targets, e])
+
+    def _overlaps(self, g: int, columns: Array, rank: int) -> bool:
+        """Whether directions of the group are missing because of other members, not of itself or the free ones."""
+        if g == _FREE:
+            return False
+        for _ in range(2):
+            columns = columns - self._free @ (self._free.T @ columns)
+        return int(np.count_nonzero(np.linalg.svd(columns, compute_uv=False) > _DEPENDENT)) > rank
 
     def _orthogonaliser(self, Q: Array, T: Array) -> Array:
         """F such that the columns of (Q, ridge^(1/2) T) F are orthonormal, without the directions of next to no length.

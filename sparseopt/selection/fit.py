@@ -2,11 +2,10 @@
 
     refit    F_S = min { L(Xw + b) + ridge / 2 ||w||^2 :  w_g = 0 outside S }         S, intercept and always-in groups
     score    ||grad_g L|| / omega_g at the fit                                        how hard group g pulls
-    model    the quadratic that touches L at the fit, as a `Span`                     what g would bring, to second order
+    model    the quadratic that touches L at the fit, as a `Span`                     what g would bring
 
-Least squares: `refit` lets groups enter and leave the last basis. Other losses: Newton's method on the chosen columns
-with the Hessian of the loss, from the last fit; where that is no descent, with the bound of the Hessian. Losses that
-add up over outputs are fitted output by output; multinomial has one Hessian for all of them.
+Least squares: `refit` lets groups enter and leave the last basis. Other losses: `newton` on the chosen columns, from
+the last fit.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg.lapack import dpotrf, dpotrs
 
 from sparseopt.cardinality import AtMost
 from sparseopt.designs import dense_columns
-from sparseopt.losses import Loss, Multinomial
+from sparseopt.losses import Loss
 from sparseopt.problem import Problem
 from sparseopt.selection.basis import Basis
+from sparseopt.selection.newton import newton
 from sparseopt.selection.span import Span
 from sparseopt.solution import Solution, Status
 
@@ -134,7 +133,7 @@ def refit(problem: Problem, chosen: ArrayLike, last: Fit | None = None) -> Fit:
     if problem.intercept:
         columns, ridge = np.column_stack([columns, np.ones(len(columns))]), np.append(ridge, 0.0)
         start = np.vstack([start, b])
-    v = _newton(loss, columns, ridge, start)
+    v = newton(loss, columns, ridge, start)
     W[features] = v[: len(features)]
     b = v[-1] if problem.intercept else b
     z = columns @ v
@@ -173,79 +172,3 @@ def model(fit: Fit, pool: ArrayLike | None = None) -> Span:
 
 def _response(loss: Loss) -> Array:
     return loss.y if loss.offset is None else loss.y - loss.offset
-
-
-def _newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
-    """argmin_v L(columns v) + sum_j ridge_j ||v_j||^2 / 2, v of shape (m, K)."""
-    if not columns.shape[1]:
-        return v
-    if loss.n_outputs > 1 and not isinstance(loss, Multinomial):
-        parts = []
-        for k in range(loss.n_outputs):
-            offset = None if loss.offset is None else loss.offset[:, k : k + 1]
-            parts.append(_newton(replace(loss, y=loss.y[:, k : k + 1], offset=offset), columns, ridge, v[:, k : k + 1]))
-        return np.hstack(parts)
-    null = loss.value(np.zeros((len(columns), loss.n_outputs)) + loss.null_intercept())
-
-    def objective(v: Array) -> float:
-        with np.errstate(over="ignore", invalid="ignore"):  # a step too far is halved, whatever it gives
-            return loss.value(columns @ v) + 0.5 * float(ridge @ (v**2).sum(axis=1))
-
-    value = objective(v)
-    if not np.isfinite(value):  # a start from another problem may overflow
-        v = np.zeros_like(v)
-        value = objective(v)
-    for _ in range(200):
-        z = columns @ v
-        gradient = columns.T @ loss.derivative(z) + ridge[:, None] * v
-        moved = False
-        for hessian in (_hessian, _bound):
-            step = _solve(hessian(loss, columns, z), ridge, gradient)
-            promised = -float((gradient * step).sum())
-            if promised <= 2e-16 * null:
-                return v + step if objective(v + step) <= value else v
-            t, trial = 1.0, value
-            for _ in range(40):
-                trial = objective(v + t * step)
-                if trial <= value - 1e-4 * t * promised:
-                    break
-                t *= 0.5
-            if trial < value:
-                v, value, moved = v + t * step, trial, True
-                break
-        if not moved:
-            return v
-    return v
-
-
-def _hessian(loss: Loss, columns: Array, z: Array) -> Array:
-    """Hessian in v, (m, m), or (mK, mK) with the outputs of a feature side by side for multinomial."""
-    if not isinstance(loss, Multinomial):
-        return (columns * loss.curvature(z)[:, None]).T @ columns
-    p = loss.mean(z)
-    m, K = columns.shape[1], p.shape[1]
-    root = np.sqrt(loss.s)[:, None]
-    joint = ((root * columns)[:, :, None] * p[:, None, :]).reshape(len(columns), m * K)
-    H = -(joint.T @ joint).reshape(m, K, m, K)
-    for k in range(K):
-        H[:, k, :, k] += (columns * (loss.s * p[:, k])[:, None]).T @ columns
-    return H.reshape(m * K, m * K)
-
-
-def _bound(loss: Loss, columns: Array, z: Array) -> Array:
-    bound = loss.curvature_bound()
-    return (columns * (loss.curvature(z) if bound is None else bound)[:, None]).T @ columns
-
-
-def _solve(hessian: Array, ridge: Array, gradient: Array) -> Array:
-    """-(hessian + ridge)^+ gradient, in the scale in which the diagonal is one."""
-    m, K = gradient.shape
-    H = hessian + np.diag(np.repeat(ridge, len(hessian) // m))
-    scale = 1.0 / np.sqrt(np.where(H.diagonal() > 0.0, H.diagonal(), 1.0))
-    H, right = scale[:, None] * H * scale, scale[:, None] * gradient.reshape(len(H), -1)
-    factor, failed = dpotrf(H, lower=1)
-    if not failed and factor.diagonal().min() > 1e-6:
-        step = dpotrs(factor, right, lower=1)[0]
-    else:  # columns depend on each other
-        step = np.linalg.lstsq(H, right, rcond=1e-13)[0]
-    return -(scale[:, None] * step).reshape(m, K)

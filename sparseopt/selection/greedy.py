@@ -5,7 +5,7 @@
     forward_backward    as omp; after each step drop the member whose loss is below `share` of what the step gained
 
 For a loss that is mu-strongly convex on k + s groups and L1-smooth on single groups, and any w of k groups, s steps of
-omp shrink the excess F(w_s) - F(w) by 1 - mu / (k L1) each (omega = 1): sharp constants in `certificates.approximation`.
+omp shrink the excess F(w_s) - F(w) by 1 - mu / (k L1) each (omega = 1): constants in `certificates.approximation`.
 
 References: Lozano, Swirszcz, Abe (2009), "Group orthogonal matching pursuit for variable selection and prediction";
 Zhang (2011), "Adaptive forward-backward greedy algorithm for learning sparse representations", IEEE Trans. IT 57.

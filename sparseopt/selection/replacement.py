@@ -1,6 +1,6 @@
 """Orthogonal matching pursuit with replacement: keep k groups, and replace one of them at each step.
 
-    x = argmin on S          i = the group outside S that pulls most          j = argmin_{g in S} ||x_g||
+    x = argmin on S          i = the group outside S that pulls most          j = argmin_{g in S} omega_g ||x_g||
     S <- S - {j} + {i}
 
 Algorithm 2 of arXiv 2402.17902 asks problem (1) for i, just below the threshold tau_S of lam with S free (not at "lam
@@ -78,7 +78,7 @@ def ompr(
             i = int(fit.outside[np.argmax(fit.scores[fit.outside])])
         else:
             i = next_by_penalty(fit, q, lam_share)
-        sizes = problem.groups.norms(fit.W)[fit.chosen]
+        sizes = (problem.groups.weights * problem.groups.norms(fit.W))[fit.chosen]
         j = int(fit.chosen[np.argmin(sizes)])
         trial = refit(problem, np.append(fit.chosen[fit.chosen != j], i), fit)
         steps += 1

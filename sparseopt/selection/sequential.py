@@ -9,9 +9,9 @@ at the fit on S. Just below it,
                l, too, this is decay m^-2 (sum_g ||u_g||^(2/3))^3 / 2 in u = A o w, whose minimiser has one group
                outside S for large decay
 
-and in the window it is the group that OMP takes. So Sequential LASSO, sequential selection by problem (1) and Sequential
-Attention are OMP, reached by regularization; `lam_share` = lam / tau_S says how far below the threshold they look. A
-smaller share looks further and may choose another group (THEORY: only the window guarantees the choice).
+and in the window it is the group that OMP takes. So Sequential LASSO, sequential selection by problem (1) and
+Sequential Attention are OMP, reached by regularization; `lam_share` = lam / tau_S says how far below the threshold they
+look. A smaller share looks further and may choose another group: only the window guarantees the choice.
 
 References: Luo, Chen (2014), "Sequential Lasso cum EBIC for feature selection with ultra-high dimensional feature
 space", JASA 109; Yasuda et al. (2023), "Sequential attention for feature selection", ICLR; arXiv 2402.17902.
@@ -90,7 +90,7 @@ def next_by_penalty(fit: Fit, q: Any, lam_share: float) -> int:
     """The group outside with the largest omega_g ||w_g|| in the penalised problem at lam_share times the threshold.
 
     Solved by block descent from the fit. Problem (1) is not convex, but zero is stationary there only up to tau_S, and
-    the path of block descent from the fit leads to the group lasso's minimiser, which Theorem 1.1 says is its minimiser.
+    block descent from the fit leads to the group lasso's minimiser, which is its own by Theorem 1.1.
     """
     problem, groups = fit.problem, fit.problem.groups
     weights = groups.weights.copy()

@@ -55,6 +55,12 @@ class Span(Basis):
 
         With `without`, a member: after that one has left.
         """
+        if without is not None and self.partial - {without}:
+            twin = self.copy()
+            twin.leave(without)
+            out = twin.gains()
+            out[self._position[without]] = -np.inf
+            return out
         W = np.zeros((0, self.rank)) if without is None else self.reach(without)
         return self._gains_without(W, W @ self.targets)
 
@@ -62,6 +68,9 @@ class Span(Basis):
         """By how much every exchange lowers the objective, (members, pool): what one brings less what one takes."""
         table = np.empty((len(self.members), len(self.pool)))
         for row, g in enumerate(self.members):
+            if self.partial - {g}:
+                table[row] = self.gains(without=g) - self._loss(g)
+                continue
             W = self.reach(g)
             e = W @ self.targets
             table[row] = self._gains_without(W, e) - 0.5 * float(np.vdot(e, e))

@@ -1,7 +1,7 @@
 """Splicing: exchange groups of the choice for better ones until no exchange helps.
 
-Start from greedy growth by gains (the best group each time, once all members have adapted), or from a choice given. With
-the exact gain of every exchange (i leaves, j enters) from `Span`, take the best one while it lowers the objective. When
+Start from greedy growth by gains (the best group each time, once all members have adapted), or from a choice given.
+With the exact gain of every exchange (i leaves, j enters) from `Span`, take the best one while it lowers the objective. When
 none does, let the 2, 3, ..., `exchange` weakest members leave together, grow back, and go on if that was better. Of
 losses other than squares the quadratic that touches the loss proposes, and a refit decides.
 
@@ -75,7 +75,7 @@ def _first_pool(problem: Problem, null: Fit, fit: Fit, k: int) -> NDArray[np.int
     numbers = float(sizes[counted].sum()) * (k * sizes.mean() + sizes.max())
     if numbers <= _NUMBERS:
         return counted
-    m = max(4 * k, int(len(counted) * _NUMBERS / numbers))
+    m = min(max(4 * k, int(len(counted) * _NUMBERS / numbers)), len(counted))
     return np.union1d(np.argsort(-null.scores, kind="stable")[:m], fit.chosen)
 
 

@@ -1,0 +1,122 @@
+"""Newton's method for a loss on a few columns.
+
+    minimise over v (m, K)    L(C v) + sum_j rho_j ||v_j||^2 / 2
+
+with the Hessian of the loss, damped by halving; where that is no descent, with a bound of the Hessian. Losses that add
+up over outputs are solved output by output, multinomial with one Hessian for all of them. Huber's loss is flat in the
+second order beyond its knots: there the curvature of its majoriser, next to nothing of it, keeps the Hessian definite.
+
+Ends when a step promises less than 2e-16 of the objective without features. Where the infimum is not attained
+(separable classes), steps grow the coefficients until the objective is that close to it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from sparseopt.losses import Huber, Loss, Multinomial
+from sparseopt.solution import ConvergenceWarning
+
+__all__ = ["newton"]
+
+Array = NDArray[np.float64]
+
+_STEPS = 500
+_FLAT = 1e-6
+
+
+def newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
+    """argmin_v L(columns v) + sum_j ridge_j ||v_j||^2 / 2, v of shape (m, K)."""
+    if not columns.shape[1]:
+        return v
+    if loss.n_outputs > 1 and not isinstance(loss, Multinomial):
+        parts = []
+        for k in range(loss.n_outputs):
+            offset = None if loss.offset is None else loss.offset[:, k : k + 1]
+            parts.append(newton(replace(loss, y=loss.y[:, k : k + 1], offset=offset), columns, ridge, v[:, k : k + 1]))
+        return np.hstack(parts)
+    null = loss.value(np.zeros((len(columns), loss.n_outputs)) + loss.null_intercept())
+
+    def objective(v: Array) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):  # a step too far is halved, whatever it gives
+            return loss.value(columns @ v) + 0.5 * float(ridge @ (v**2).sum(axis=1))
+
+    value = objective(v)
+    if not np.isfinite(value):  # a start from another problem may overflow
+        v = np.zeros_like(v)
+        value = objective(v)
+    for _ in range(_STEPS):
+        z = columns @ v
+        gradient = columns.T @ loss.derivative(z) + ridge[:, None] * v
+        moved = False
+        for hessian in (_hessian, _bound):
+            step = _solve(hessian(loss, columns, z), ridge, gradient)
+            promised = -float((gradient * step).sum())
+            if promised <= 2e-16 * null:
+                return v + step if objective(v + step) <= value else v
+            t, trial = 1.0, value
+            for _ in range(40):
+                trial = objective(v + t * step)
+                if trial <= value - 1e-4 * t * promised:
+                    break
+                t *= 0.5
+            if trial < value:
+                v, value, moved = v + t * step, trial, True
+                break
+        if not moved:
+            return v
+    warnings.warn(
+        f"The fit of {len(v)} features by the loss {loss.name} is not a minimum after {_STEPS} Newton steps: "
+        "scale the columns, or add a ridge.",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
+    return v
+
+
+def _hessian(loss: Loss, columns: Array, z: Array) -> Array:
+    """Hessian in v, (m, m), or (mK, mK) with the outputs of a feature side by side for multinomial."""
+    if not isinstance(loss, Multinomial):
+        c = loss.curvature(z)
+        if isinstance(loss, Huber):
+            c = np.where(np.abs(loss.derivative(z))[:, 0] < loss.s * loss.delta, loss.s, _FLAT * _majoriser(loss, z))
+        return (columns * c[:, None]).T @ columns
+    p = loss.mean(z)
+    m, K = columns.shape[1], p.shape[1]
+    root = np.sqrt(loss.s)[:, None]
+    joint = ((root * columns)[:, :, None] * p[:, None, :]).reshape(len(columns), m * K)
+    H = -(joint.T @ joint).reshape(m, K, m, K)
+    for k in range(K):
+        H[:, k, :, k] += (columns * (loss.s * p[:, k])[:, None]).T @ columns
+    return H.reshape(m * K, m * K)
+
+
+def _bound(loss: Loss, columns: Array, z: Array) -> Array:
+    bound = _majoriser(loss, z) if isinstance(loss, Huber) else loss.curvature_bound()
+    return (columns * (loss.curvature(z) if bound is None else bound)[:, None]).T @ columns
+
+
+def _majoriser(loss: Huber, z: Array) -> Array:
+    """s min(1, delta / |r|): the parabola with this curvature that touches Huber's loss at z lies above it."""
+    shift = 0.0 if loss.offset is None else loss.offset
+    r = np.abs(z + shift - loss.y)[:, 0]
+    return loss.s * loss.delta / np.maximum(r, loss.delta)
+
+
+def _solve(hessian: Array, ridge: Array, gradient: Array) -> Array:
+    """-(hessian + ridge)^+ gradient, in the scale in which the diagonal is one."""
+    m, K = gradient.shape
+    H = hessian + np.diag(np.repeat(ridge, len(hessian) // m))
+    scale = 1.0 / np.sqrt(np.where(H.diagonal() > 0.0, H.diagonal(), 1.0))
+    H, right = scale[:, None] * H * scale, scale[:, None] * gradient.reshape(len(H), -1)
+    factor, failed = dpotrf(H, lower=1)
+    if not failed and factor.diagonal().min() > 1e-6:
+        step = dpotrs(factor, right, lower=1)[0]
+    else:  # columns depend on each other
+        step = np.linalg.lstsq(H, right, rcond=1e-13)[0]
+    return -(scale[:, None] * step).reshape(m, K)
