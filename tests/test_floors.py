@@ -36,6 +36,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # (who, whom) on one floor, and why.
 SIDEWAYS = {
+    ("selection", "solvers"): "sequential selection asks penalised problems which group enters next",
     ("structs", "jit"): "a class whose methods run in kernels is a source of those kernels",
 }
 

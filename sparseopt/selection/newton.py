@@ -58,7 +58,8 @@ def newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
             step = _solve(hessian(loss, columns, z), ridge, gradient)
             promised = -float((gradient * step).sum())
             if promised <= 2e-16 * null:
-                return v + step if objective(v + step) <= value else v
+                # Next to the minimum rounding decides which value is smaller; the step promises a smaller gradient.
+                return v + step if objective(v + step) <= value + 1e-14 * abs(null) else v
             t, trial = 1.0, value
             for _ in range(40):
                 trial = objective(v + t * step)
