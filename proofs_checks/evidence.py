@@ -5,8 +5,8 @@
     refuted          with a counterexample
     not applicable   a hypothesis fails, so nothing is claimed
 
-A finding is as expected if its verdict is the predicted one. A negative control drops a hypothesis and is expected to be
-refuted: a control that holds means that the check cannot see what it looks for, and counts as an error.
+A finding is as expected if its verdict is the predicted one. A negative control drops a hypothesis and is expected to
+be refuted: a control that holds means that the check cannot see what it looks for, and counts as an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a regularizer is, seen on a grid: its flags may claim nothing, and a check must know what to expect.
 
 Points over eight orders of magnitude, all pairs of them. A grid refutes, it does not prove: for proofs in ball
-arithmetic see `sparseopt.certificates.regularizer`.
+arithmetic see `sparseopt.certificates.regularizers`.
 """
 
 from __future__ import annotations

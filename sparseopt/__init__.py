@@ -29,9 +29,12 @@ _PUBLIC = {  # module -> the public names it defines
     "solvers": "solve bcd fista",
     "selection": "select select_path SubsetPath",
     "paths": "path lam_max",
+    "certificates": "Certificate Report",
+    "certificates.verify": "verify",
     "evidence": "certify certify_path",
     "validation": "cross_validate cross_validate_subsets CrossValidation",
-    "estimators": "GroupSparseRegressor GroupSparseClassifier GroupSparseRegressorCV GroupSparseClassifierCV",
+    "estimators": "GroupSparseRegressor GroupSparseClassifier GroupSparseRegressorCV GroupSparseClassifierCV "
+    "GroupSubsetRegressor GroupSubsetClassifier GroupSubsetRegressorCV GroupSubsetClassifierCV",
 }
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
 
@@ -39,6 +42,9 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a name as exported
     from sparseopt.cardinality import AtMost as AtMost
+    from sparseopt.certificates import Certificate as Certificate
+    from sparseopt.certificates import Report as Report
+    from sparseopt.certificates.verify import verify as verify
     from sparseopt.designs import Csc as Csc
     from sparseopt.designs import Dense as Dense
     from sparseopt.designs import as_design as as_design
@@ -46,6 +52,10 @@ if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a 
     from sparseopt.estimators import GroupSparseClassifierCV as GroupSparseClassifierCV
     from sparseopt.estimators import GroupSparseRegressor as GroupSparseRegressor
     from sparseopt.estimators import GroupSparseRegressorCV as GroupSparseRegressorCV
+    from sparseopt.estimators import GroupSubsetClassifier as GroupSubsetClassifier
+    from sparseopt.estimators import GroupSubsetClassifierCV as GroupSubsetClassifierCV
+    from sparseopt.estimators import GroupSubsetRegressor as GroupSubsetRegressor
+    from sparseopt.estimators import GroupSubsetRegressorCV as GroupSubsetRegressorCV
     from sparseopt.evidence import certify as certify
     from sparseopt.evidence import certify_path as certify_path
     from sparseopt.groups import Groups as Groups

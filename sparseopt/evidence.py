@@ -160,8 +160,7 @@ def _makers(solution: Solution, seconds: float) -> dict[str, Callable[[], Certif
         if one:
             makers["one_group_kkt"] = lambda: claims.one_group_kkt(problem, w, b)
         return makers
-    if hasattr(claims, "regularizer"):
-        makers["regularizer"] = lambda: claims.regularizer(problem, w, b)
+    makers["regularizer"] = lambda: claims.regularizer(problem, w, b)
     if isinstance(penalty, Composite):
         A = _companion_dual(problem)
         makers["optimality_gap"] = lambda: claims.optimality_gap(problem, w, b, A=A)

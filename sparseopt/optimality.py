@@ -29,6 +29,7 @@ __all__ = [
     "dual_bound",
     "dual_candidate",
     "duality_gap",
+    "free_columns",
     "gradient_scale",
     "prox_moves",
     "soft",
@@ -115,7 +116,7 @@ def duality_gap(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> DualityGa
 def dual_candidate(problem: Problem, z: Array) -> Array:
     """dL/dz at z, (n, K), projected so that the free directions see no gradient: 1'A = 0 and X_0'A = 0."""
     A = problem.loss.derivative(z)
-    U = _free_directions(problem)
+    U = free_columns(problem)
     return A if U is None else problem.loss.project(A, z, U)
 
 
@@ -225,7 +226,7 @@ def soft(v: Array, mu: float) -> Array:
     return v if mu == 0.0 else np.sign(v) * np.maximum(np.abs(v) - mu, 0.0)
 
 
-def _free_directions(problem: Problem) -> Array | None:
+def free_columns(problem: Problem) -> Array | None:
     """Columns that the penalty does not see, (n, m): the constant one and the features of groups of weight 0."""
     penalty = problem.penalty
     free = ~penalty.penalised

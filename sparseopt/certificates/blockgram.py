@@ -17,8 +17,8 @@ from itertools import combinations, islice
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.certificates.duals import free_columns
 from sparseopt.designs import dense_columns
+from sparseopt.optimality import free_columns
 from sparseopt.problem import Problem
 
 __all__ = ["BlockGram"]

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.designs import block_curvature, dense_columns
-from sparseopt.optimality import soft
+from sparseopt.designs import block_curvature
+from sparseopt.optimality import free_columns, soft
 from sparseopt.penalty import Composite, Penalty
 from sparseopt.problem import Problem
 from sparseopt.regularizers import L2
@@ -29,7 +29,6 @@ from sparseopt.regularizers import L2
 __all__ = [
     "DualPoint",
     "feasible",
-    "free_columns",
     "group_lasso",
     "lower_bound",
     "relative_gap",
@@ -74,20 +73,6 @@ def group_lasso(problem: Problem, strength: float | None = None) -> Problem:
         lam = strength + penalty.entry_strength
         l1_ratio = penalty.entry_strength / lam if lam > 0.0 else 0.0
     return replace(problem, penalty=Penalty(L2(), problem.groups, lam, l1_ratio, penalty.ridge))
-
-
-def free_columns(problem: Problem) -> Array | None:
-    """Columns that the penalty does not see, (n, m): the constant one and the features of groups of weight 0."""
-    penalty = problem.penalty
-    free = ~penalty.penalised
-    if penalty.is_group_lasso and penalty.lam == 0.0 and penalty.ridge == 0.0:
-        free = np.ones_like(free)
-    features = np.flatnonzero(problem.groups.expand(free))
-    n = problem.design.shape[0]
-    if not features.size:
-        return np.ones((n, 1)) if problem.intercept else None
-    columns = dense_columns(problem.design, features)
-    return np.column_stack([np.ones(n), columns]) if problem.intercept else columns
 
 
 def feasible(problem: Problem, A: Array, squared: Array | None = None) -> DualPoint:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.certificates.duals import free_columns
 from sparseopt.designs import dense_columns
+from sparseopt.optimality import free_columns
 from sparseopt.problem import Problem
 
 __all__ = ["Secants", "secants"]
@@ -115,7 +115,7 @@ def secants(problem: Problem) -> Secants:
         root = np.sqrt(loss.s)[:, None]
         blocks = [root * block for block in blocks]
         residual = -loss.derivative(zero) / np.where(root > 0.0, root, 1.0)
-        U = free_columns(problem)
+        U = free_columns(problem.at(1.0))  # the claim is about every lam; at lam = 0 all columns would be free
         if U is not None:
             Q, R = np.linalg.qr(root * U)
             Q = Q[:, np.abs(np.diag(R)) > 1e-10 * np.abs(np.diag(R)).max()]

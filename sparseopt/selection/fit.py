@@ -122,20 +122,16 @@ def refit(problem: Problem, chosen: ArrayLike, last: Fit | None = None) -> Fit:
     features = groups.features(np.flatnonzero(member))
     columns = dense_columns(problem.design, features)
     ridge = problem.penalty.ridge * penalised[groups.group_of[features]]
-    W, b = np.zeros((problem.design.shape[1], loss.n_outputs)), loss.null_intercept()
-    if not problem.intercept:
-        b = np.zeros(loss.n_outputs)
-    elif last is not None:
-        b = last.b
-    if last is not None:
-        W[features] = last.W[features]
-    start = W[features]
+    cold = np.zeros((len(features), loss.n_outputs))
+    starts = [cold] if last is None else [last.W[features], cold]
     if problem.intercept:
         columns, ridge = np.column_stack([columns, np.ones(len(columns))]), np.append(ridge, 0.0)
-        start = np.vstack([start, b])
-    v = newton(loss, columns, ridge, start)
+        intercepts = [loss.null_intercept()] if last is None else [last.b, loss.null_intercept()]
+        starts = [np.vstack([v, b]) for v, b in zip(starts, intercepts, strict=True)]
+    v = newton(loss, columns, ridge, starts)
+    W = np.zeros((problem.design.shape[1], loss.n_outputs))
     W[features] = v[: len(features)]
-    b = v[-1] if problem.intercept else b
+    b = v[-1] if problem.intercept else np.zeros(loss.n_outputs)
     z = columns @ v
     return Fit(problem, chosen, W, b, loss.derivative(z), loss.value(z) + 0.5 * float((ridge[:, None] * v**2).sum()))
 

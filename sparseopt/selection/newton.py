@@ -13,6 +13,7 @@ Ends when a step promises less than 2e-16 of the objective without features. Whe
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,15 +31,17 @@ _STEPS = 500
 _FLAT = 1e-6
 
 
-def newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
-    """argmin_v L(columns v) + sum_j ridge_j ||v_j||^2 / 2, v of shape (m, K)."""
+def newton(loss: Loss, columns: Array, ridge: Array, starts: Sequence[Array]) -> Array:
+    """argmin_v L(columns v) + sum_j ridge_j ||v_j||^2 / 2, v of shape (m, K), from the best of the starts."""
     if not columns.shape[1]:
-        return v
+        return starts[0]
     if loss.n_outputs > 1 and not isinstance(loss, Multinomial):
         parts = []
         for k in range(loss.n_outputs):
-            offset = None if loss.offset is None else loss.offset[:, k : k + 1]
-            parts.append(newton(replace(loss, y=loss.y[:, k : k + 1], offset=offset), columns, ridge, v[:, k : k + 1]))
+            one = slice(k, k + 1)
+            offset = None if loss.offset is None else loss.offset[:, one]
+            alone = replace(loss, y=loss.y[:, one], offset=offset)
+            parts.append(newton(alone, columns, ridge, [v[:, one] for v in starts]))
         return np.hstack(parts)
     null = loss.value(np.zeros((len(columns), loss.n_outputs)) + loss.null_intercept())
 
@@ -46,14 +49,13 @@ def newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):  # a step too far is halved, whatever it gives
             return loss.value(columns @ v) + 0.5 * float(ridge @ (v**2).sum(axis=1))
 
-    value = objective(v)
-    if not np.isfinite(value):  # a start from another problem may overflow
-        v = np.zeros_like(v)
-        value = objective(v)
+    values = [objective(v) for v in starts]
+    first = int(np.nanargmin(values))
+    v, value = starts[first], values[first]
     for _ in range(_STEPS):
         z = columns @ v
         gradient = columns.T @ loss.derivative(z) + ridge[:, None] * v
-        moved = False
+        best = value, v
         for hessian in (_hessian, _bound):
             step = _solve(hessian(loss, columns, z), ridge, gradient)
             promised = -float((gradient * step).sum())
@@ -66,11 +68,13 @@ def newton(loss: Loss, columns: Array, ridge: Array, v: Array) -> Array:
                 if trial <= value - 1e-4 * t * promised:
                     break
                 t *= 0.5
-            if trial < value:
-                v, value, moved = v + t * step, trial, True
+            if trial < best[0]:
+                best = trial, v + t * step
+            if t > 0.01:  # a shorter Newton step says that the Hessian misleads: the bound may do better
                 break
-        if not moved:
+        if best[0] >= value:
             return v
+        value, v = best
     warnings.warn(
         f"The fit of {len(v)} features by the loss {loss.name} is not a minimum after {_STEPS} Newton steps: "
         "scale the columns, or add a ridge.",

@@ -148,6 +148,13 @@ def next_by_mask(fit: Fit, decay: float | None) -> int:
         return scale * value, scale * gradient
 
     scale = 1.0 / max(decay * unit**2, np.finfo(np.float64).tiny)
-    x = minimize(objective, np.zeros(len(owner) * K + m), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+
+    def decided(x: Array) -> None:
+        e = np.exp(x[-m:] - x[-m:].max())
+        if e.max() > 0.95 * e.sum():
+            raise StopIteration
+
+    first = np.zeros(len(owner) * K + m)
+    x = minimize(objective, first, jac=True, method="L-BFGS-B", callback=decided, options={"maxiter": 500}).x
     size = np.sqrt(np.bincount(owner, (x[:-m].reshape(-1, K) ** 2).sum(axis=1), m)) * np.exp(x[-m:] - x[-m:].max())
     return int(outside[np.argmax(size)])

@@ -12,6 +12,8 @@ thresholding pursuit", SIAM J. Numer. Anal. 49.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,66 +42,56 @@ def iht(
         Without debiasing: end when the objective falls by less than this share.
     """
     penalty = AtMost(problem.groups, k, problem.penalty.ridge)
-    fit = refit(problem, []) if start is None else start
-    best = fit
-    W, b, value = fit.W, fit.b, fit.value
-    ridged = problem.groups.expand(penalty.penalised)[:, None] * penalty.ridge
-    seen = {fit.chosen.tobytes()} if start is not None else set()
     if k == 0:
         return refit(problem, []), Status.LOCAL, 0
+    fit = refit(problem, []) if start is None else start
+    seen = set() if start is None else {fit.chosen.tobytes()}
+    best = fit
+    ridged = problem.groups.expand(penalty.penalised)[:, None] * penalty.ridge
     for step in range(1, max_steps + 1):
-        z = problem.predictor(W, b)
-        A = problem.loss.derivative(z)
-        gradient = problem.design.rmatvec(A) + ridged * W
-        pull = A.sum(axis=0) if problem.intercept else np.zeros_like(b)
-        t = _exact_step(problem, penalty, W, gradient, pull, problem.loss.curvature(z))
-        falls = False
+        W, value = fit.W, fit.value
+        gradient = problem.design.rmatvec(fit.A) + ridged * W
+        t = _exact_step(problem, penalty, gradient, W, debias)
         for _ in range(60):
-            V = _kept(penalty, W - t * gradient, t)
-            at = b - t * pull
-            new = problem.loss.value(problem.predictor(V, at)) + penalty.value(V)
-            moved = float(((V - W) ** 2).sum() + ((at - b) ** 2).sum())
-            if new <= value - 1e-4 * moved / t:
-                falls = moved > 0.0
+            V = AtMost(problem.groups, k).prox(W - t * gradient, t)  # the ridge is in the gradient
+            trial = _with_free_part(problem, V)
+            moved = float(((V - W) ** 2).sum())
+            if trial.value <= value - 1e-4 * moved / t:
                 break
             t *= 0.5
-        if not falls:
-            break
-        if debias:
-            fit = refit(problem, _active(problem, V), fit)
-            best = fit if fit.value < best.value or not best.chosen.size else best
-            W, b, value = fit.W, fit.b, fit.value
-            if fit.chosen.tobytes() in seen:
-                return best, Status.LOCAL, step
-            seen.add(fit.chosen.tobytes())
         else:
-            small = value - new <= tol * abs(value)
-            W, b, value = V, at, new
-            if small:
-                break
-    else:
-        return refit(problem, _active(problem, W), best), Status.MAX_EPOCHS, max_steps
-    return (best if debias else refit(problem, _active(problem, W), fit)), Status.LOCAL, step
+            return refit(problem, best.chosen, best), Status.LOCAL, step
+        fit = refit(problem, trial.chosen, best) if debias else trial
+        best = fit if fit.value < best.value or not best.chosen.size else best
+        if (debias and fit.chosen.tobytes() in seen) or value - fit.value <= tol * abs(value):
+            return refit(problem, best.chosen, best), Status.LOCAL, step
+        seen.add(fit.chosen.tobytes())
+    return refit(problem, best.chosen, best), Status.MAX_EPOCHS, max_steps
 
 
-def _exact_step(problem: Problem, penalty: AtMost, W: Array, gradient: Array, pull: Array, c: Array) -> float:
-    """||g_S||^2 / (g_S' H g_S) on the current groups, or, before there are any, on the k that pull most."""
+def _exact_step(problem: Problem, penalty: AtMost, gradient: Array, W: Array, debias: bool) -> float:
+    """||g_S||^2 / (g_S' H g_S), S the current groups; the k that pull most if these are at rest, or there are none."""
     groups = problem.groups
-    members = (groups.norms(W) > 0.0) | ~penalty.penalised
-    if not members[penalty.penalised].any():
+    members = (groups.norms(W) > 0.0) & penalty.penalised
+    if debias or not members.any():
         order = np.argsort(-np.where(penalty.penalised, groups.norms(gradient), -1.0), kind="stable")
+        members = np.zeros(len(groups), dtype=np.bool_)
         members[order[: penalty.k]] = True
-    g = gradient * groups.expand(members)[:, None]
-    along = problem.predictor(g, pull)
-    bend = float(c @ (along**2).sum(axis=1)) + penalty.ridge * float(np.vdot(g, g))
-    size = float(np.vdot(g, g) + pull @ pull)
+    g = gradient * groups.expand(members & penalty.penalised)[:, None]
+    c = problem.loss.curvature(problem.predictor(W))
+    size = float(np.vdot(g, g))
+    bend = float(c @ (problem.predictor(g) ** 2).sum(axis=1)) + penalty.ridge * size
     return size / bend if bend > 0.0 and size > 0.0 else 1.0 / max(float(c.sum()), 1e-300)
 
 
-def _kept(penalty: AtMost, V: Array, t: float) -> Array:
-    """The k groups of V of largest norm: the ridge is in the gradient already."""
-    return AtMost(penalty.groups, penalty.k).prox(V, t)
-
-
-def _active(problem: Problem, W: Array) -> NDArray[np.int64]:
-    return np.flatnonzero((problem.groups.norms(W) > 0.0) & problem.penalty.penalised)
+def _with_free_part(problem: Problem, V: Array) -> Fit:
+    """V with the best intercept and the best coefficients of always-in groups, which no threshold touches."""
+    counted = problem.groups.expand(problem.penalty.penalised)[:, None]
+    V = V * counted
+    shift = problem.predictor(V)
+    loss = problem.loss
+    moved = replace(problem, loss=replace(loss, offset=shift if loss.offset is None else shift + loss.offset))
+    free = refit(moved, [])
+    chosen = np.flatnonzero((problem.groups.norms(V) > 0.0) & problem.penalty.penalised)
+    value = free.value + 0.5 * problem.penalty.ridge * float(np.vdot(V, V))
+    return Fit(problem, chosen, V + free.W, free.b, free.A, value)
