@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.designs import Dense, dense_columns
-from sparseopt.selection.branching_gram import dive, improve, subset_value
+from sparseopt.selection.branching_gram import dive
 from sparseopt.selection.exact_bounds import MAX_LEAVES, MAX_NUMBERS, Leaf, State, SubsetParts, blocks
 from sparseopt.selection.fit import Fit, refit
+from sparseopt.selection.subset_kernels import improve, subset_value
 
 __all__ = ["Found", "branching"]
 

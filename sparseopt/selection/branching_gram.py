@@ -18,124 +18,10 @@ from __future__ import annotations
 import numpy as np
 
 from sparseopt.jit import kernel
+from sparseopt.selection.relaxation import dual_value, relax
+from sparseopt.selection.subset_kernels import improve, subset_value
 
-__all__ = ["dive", "improve", "subset_value"]
-
-
-@kernel
-def _solve_subset(H, C, rho, rows, m, A, B):
-    """Solve (H + rho) b = C on `rows[:m]` by Cholesky, b in B; <C, b>, or -1 if a pivot vanishes."""
-    for i in range(m):
-        for j in range(i + 1):
-            A[i, j] = H[rows[i], rows[j]]
-        A[i, i] += rho
-        for k in range(C.shape[1]):
-            B[i, k] = C[rows[i], k]
-    gain = 0.0
-    for i in range(m):
-        scale = A[i, i]
-        for j in range(i):
-            total = A[i, j]
-            for q in range(j):
-                total -= A[i, q] * A[j, q]
-            A[i, j] = total / A[j, j]
-        total = A[i, i]
-        for q in range(i):
-            total -= A[i, q] * A[i, q]
-        if total <= 1e-13 * scale:
-            return -1.0
-        A[i, i] = np.sqrt(total)
-        for k in range(C.shape[1]):
-            b = B[i, k]
-            for q in range(i):
-                b -= A[i, q] * B[q, k]
-            B[i, k] = b / A[i, i]
-            gain += B[i, k] * B[i, k]
-    return gain
-
-
-@kernel
-def subset_value(H, C, yy, rho, starts, chosen, W):
-    """min F over the groups with chosen > 0; the minimiser in W. inf if the columns depend on each other."""
-    rows = np.empty(H.shape[0], np.int64)
-    m = 0
-    for g in range(chosen.shape[0]):
-        if chosen[g] > 0:
-            for j in range(starts[g], starts[g + 1]):
-                rows[m] = j
-                m += 1
-    A = np.empty((m, m))
-    B = np.empty((m, C.shape[1]))
-    gain = _solve_subset(H, C, rho, rows, m, A, B)
-    if gain < 0.0:
-        return np.inf
-    for j in range(W.shape[0]):
-        for k in range(W.shape[1]):
-            W[j, k] = 0.0
-    for k in range(C.shape[1]):
-        for i in range(m - 1, -1, -1):
-            b = B[i, k]
-            for q in range(i + 1, m):
-                b -= A[q, i] * B[q, k]
-            B[i, k] = b / A[i, i]
-            W[rows[i], k] = B[i, k]
-    return 0.5 * (yy - gain)
-
-
-@kernel
-def _gain(H, C, rho, starts, chosen, rows, A, B):
-    m = 0
-    for g in range(chosen.shape[0]):
-        if chosen[g] > 0:
-            for j in range(starts[g], starts[g + 1]):
-                rows[m] = j
-                m += 1
-    return _solve_subset(H, C, rho, rows, m, A, B)
-
-
-@kernel
-def improve(H, C, yy, rho, starts, k, chosen):
-    """Fill `chosen` up to k groups greedily, then swap one for one while that lowers F. Returns F."""
-    G = chosen.shape[0]
-    rows = np.empty(H.shape[0], np.int64)
-    A = np.empty((H.shape[0], H.shape[0]))
-    B = np.empty((H.shape[0], C.shape[1]))
-    m = 0
-    for g in range(G):
-        m += chosen[g] > 0
-    gain = _gain(H, C, rho, starts, chosen, rows, A, B)
-    while m < k:
-        best, at = -1.0, -1
-        for g in range(G):
-            if chosen[g] == 0:
-                chosen[g] = 1
-                trial = _gain(H, C, rho, starts, chosen, rows, A, B)
-                chosen[g] = 0
-                if trial > best:
-                    best, at = trial, g
-        if at < 0:
-            break
-        chosen[at] = 1
-        gain = best
-        m += 1
-    while True:
-        best, out, into = gain * (1.0 + 1e-12), -1, -1
-        for g in range(G):
-            if chosen[g] > 0:
-                chosen[g] = 0
-                for j in range(G):
-                    if chosen[j] == 0 and j != g:
-                        chosen[j] = 1
-                        trial = _gain(H, C, rho, starts, chosen, rows, A, B)
-                        chosen[j] = 0
-                        if trial > best:
-                            best, out, into = trial, g, j
-                chosen[g] = 1
-        if out < 0:
-            return 0.5 * (yy - gain)
-        chosen[out] = 0
-        chosen[into] = 1
-        gain = best
+__all__ = ["dive"]
 
 
 @kernel
@@ -191,167 +77,6 @@ def _downdate(P, W, starts, state, g, out, Wout):
                     total -= R[q, j] * e[q, k]
                 Wout[j, k] = total
     return 0.5 * rise
-
-
-@kernel
-def _dual(base, v2, state, k, r):
-    """base - (sum of v2 over I and its k - |I| largest open values) / (2 r)."""
-    G = state.shape[0]
-    open_ = np.empty(G)
-    m = f = 0
-    total = 0.0
-    for g in range(G):
-        if state[g] > 0:
-            total += v2[g]
-            m += 1
-        elif state[g] == 0:
-            open_[f] = v2[g]
-            f += 1
-    if m > k:
-        return np.inf
-    if f > k - m:
-        largest = np.sort(open_[:f])
-        for i in range(f - (k - m), f):
-            total += largest[i]
-    else:
-        for i in range(f):
-            total += open_[i]
-    return base - 0.5 * total / r
-
-
-@kernel
-def _shares(v, state, left, tau, z):
-    """z minimises sum v_g^2 / (z_g + tau) over the open groups, sum z = left, 0 <= z <= 1; z = 1 in I."""
-    G = v.shape[0]
-    top = 0.0
-    positive = 0
-    for g in range(G):
-        z[g] = 1.0 if state[g] > 0 else 0.0
-        if state[g] == 0 and v[g] > 0.0:
-            positive += 1
-            top = max(top, v[g])
-    if positive <= left:
-        for g in range(G):
-            if state[g] == 0 and v[g] > 0.0:
-                z[g] = 1.0
-        return
-    if left == 0:
-        return
-    low, high = 0.0, top / tau
-    for _ in range(60):
-        nu = 0.5 * (low + high)
-        total = 0.0
-        for g in range(G):
-            if state[g] == 0:
-                total += min(max(v[g] / nu - tau, 0.0), 1.0)
-        if total > left:
-            low = nu
-        else:
-            high = nu
-    for g in range(G):
-        if state[g] == 0:
-            z[g] = min(max(v[g] / high - tau, 0.0), 1.0)
-
-
-@kernel
-def _times(H, delta, X, out):
-    """out = (H - delta) X; rows of X that are zero cost nothing."""
-    p, K = X.shape
-    total = np.empty(p)
-    for k in range(K):
-        for i in range(p):
-            total[i] = -delta * X[i, k]
-        for j in range(p):
-            x = X[j, k]
-            if x != 0.0:
-                row = H[j]
-                for i in range(p):
-                    total[i] += row[i] * x
-        for i in range(p):
-            out[i, k] = total[i]
-
-
-@kernel
-def _relax(H, C, yy, starts, k, rho, delta, bend, state, X, best_v2, target, steps):
-    """Proximal steps on the perspective relaxation from X, which ends as the point of the best dual value.
-
-    Returns that value and the dual value's constant part; `best_v2` gets ||C_g - (H'w)_g||^2 there.
-    """
-    p, K = X.shape
-    G = state.shape[0]
-    r = rho + delta
-    tau = r / bend
-    m = 0
-    for g in range(G):
-        m += state[g] > 0
-    for g in range(G):
-        if state[g] < 0:
-            for j in range(starts[g], starts[g + 1]):
-                for q in range(K):
-                    X[j, q] = 0.0
-    x, before = X.copy(), X.copy()
-    Hx = np.zeros((p, K))
-    _times(H, delta, x, Hx)
-    Hbefore = Hx.copy()
-    y, a, new = np.zeros((p, K)), np.zeros((p, K)), np.zeros((p, K))
-    Hnew = np.zeros((p, K))
-    v2, norms, z = np.zeros(G), np.zeros(G), np.zeros(G)
-    best, best_base, t = -np.inf, 0.0, 1.0
-    for _ in range(steps):
-        t_new = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
-        beta = (t - 1.0) / t_new
-        t = t_new
-        base = 0.5 * yy
-        for g in range(G):
-            v2[g] = norms[g] = 0.0
-            if state[g] >= 0:
-                for j in range(starts[g], starts[g + 1]):
-                    for q in range(K):
-                        y[j, q] = x[j, q] + beta * (x[j, q] - before[j, q])
-                        Hy = Hx[j, q] + beta * (Hx[j, q] - Hbefore[j, q])
-                        slope = C[j, q] - Hy
-                        base -= 0.5 * y[j, q] * Hy
-                        v2[g] += slope * slope
-                        a[j, q] = y[j, q] + slope / bend
-                        norms[g] += a[j, q] * a[j, q]
-                norms[g] = np.sqrt(norms[g])
-        value = _dual(base, v2, state, k, r)
-        if value > best:
-            best, best_base = value, base
-            for j in range(p):
-                for q in range(K):
-                    X[j, q] = y[j, q]
-            for g in range(G):
-                best_v2[g] = v2[g]
-            if best >= target:
-                break
-        _shares(norms, state, k - m, tau, z)
-        primal = 0.5 * yy
-        turn = 0.0
-        for g in range(G):
-            if state[g] >= 0:
-                shrink = z[g] / (z[g] + tau)
-                for j in range(starts[g], starts[g + 1]):
-                    for q in range(K):
-                        new[j, q] = shrink * a[j, q]
-                        turn += (y[j, q] - new[j, q]) * (new[j, q] - x[j, q])
-                if z[g] > 0.0:
-                    primal += 0.5 * r * (shrink * norms[g]) ** 2 / z[g]
-        _times(H, delta, new, Hnew)
-        for g in range(G):
-            if state[g] >= 0:
-                for j in range(starts[g], starts[g + 1]):
-                    for q in range(K):
-                        primal += (0.5 * Hnew[j, q] - C[j, q]) * new[j, q]
-                        before[j, q] = x[j, q]
-                        x[j, q] = new[j, q]
-                        Hbefore[j, q] = Hx[j, q]
-                        Hx[j, q] = Hnew[j, q]
-        if turn > 0.0:
-            t = 1.0
-        if primal < target and primal - best < 0.3 * (target - best):
-            break
-    return best, best_base
 
 
 @kernel
@@ -445,7 +170,7 @@ def dive(
             rank = np.argsort(-worth)
             base = 0.0
             if r > 0.0:
-                relaxed, base = _relax(
+                relaxed, base = relax(
                     H, C, yy, starts, k, rho, delta, bend, now, X[level], v2, target,
                     start_steps if level == 0 else steps,
                 )  # fmt: skip
@@ -474,7 +199,7 @@ def dive(
                 for i in range(f - 1, k - m - 1, -1):
                     g = rank[i]
                     now[g] = 1
-                    bound = _dual(base, v2, now, k, r)
+                    bound = dual_value(base, v2, now, k, r)
                     now[g] = 0
                     if bound < target:
                         break
@@ -499,7 +224,7 @@ def dive(
                 order[level, i] = g
                 now[g] = -1
                 lower[level, i] = value + worth[g]
-                bound = _dual(base, v2, now, k, r) if r > 0.0 else -np.inf
+                bound = dual_value(base, v2, now, k, r) if r > 0.0 else -np.inf
                 if lower[level, i] >= target:
                     _downdate(P[level], W[level], starts, now, g, other, other_W)
                     leaves = _put(leaf_states, leaf_points, leaf_bounds, leaves, now, other_W, lower[level, i])

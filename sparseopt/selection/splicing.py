@@ -1,9 +1,9 @@
 """Splicing: exchange groups of the choice for better ones until no exchange helps.
 
 Start from greedy growth by gains (the best group each time, once all members have adapted), or from a choice given.
-With the exact gain of every exchange (i leaves, j enters) from `Span`, take the best one while it lowers the objective. When
-none does, let the 2, 3, ..., `exchange` weakest members leave together, grow back, and go on if that was better. Of
-losses other than squares the quadratic that touches the loss proposes, and a refit decides.
+With the exact gain of every exchange (i leaves, j enters) from `Span`, take the best one while it lowers the objective.
+When none does, let the 2, 3, ..., `exchange` weakest members leave together, grow back, and go on if that was better.
+Of losses other than squares the quadratic that touches the loss proposes, and a refit decides.
 
 Where the pool would need too much memory, the groups that bring most by themselves are searched first; others join when
 their first-order gain at the choice is larger than what the weakest member is worth.
