@@ -8,6 +8,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+BENCH ?= solvers
 # Processes for the tests: `make test JOBS=1` runs them in one, with plain output.
 JOBS ?= auto
 
@@ -43,9 +44,9 @@ types: $(VENV)/.installed-test
 	  pathlib.Path(path, 'borrowed.pth').write_text(sysconfig.get_path('purelib') + '\n')"
 	cd $(VENV)-types && bin/python -m mypy --config-file $(CURDIR)/setup.cfg -p sparseopt
 
-# Peers live apart from the tests: adelie needs NumPy 1.
+# Peers live apart from the tests: adelie needs NumPy 1. `make bench BENCH=selection` runs bench_selection.
 bench: $(VENV)-bench/.installed
-	$(VENV)-bench/bin/python -m sparseopt.experiments.bench_solvers $(ARGS)
+	$(VENV)-bench/bin/python -m sparseopt.experiments.bench_$(BENCH) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-types $(VENV)-bench build dist *.egg-info
@@ -64,5 +65,5 @@ $(VENV)/.installed-%: $(CONFIG) | $(BIN)/python
 $(VENV)-bench/.installed: $(CONFIG)
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --disable-pip-version-check --quiet \
-	  "numpy<2" adelie celer skglm scikit-learn group-lasso -e .
+	  "numpy<2" adelie celer skglm scikit-learn group-lasso abess skscope -e .
 	@touch $@

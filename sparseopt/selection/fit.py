@@ -100,8 +100,10 @@ def score(problem: Problem, A: Array) -> Array:
     return np.where(seen, norms / np.where(seen, problem.groups.weights, 1.0), -np.inf)
 
 
-def refit(problem: Problem, chosen: ArrayLike, last: Fit | None = None) -> Fit:
+def refit(problem: Problem, chosen: ArrayLike, last: Fit | None = None, below: float = np.inf) -> Fit:
     """The minimiser on the groups `chosen`, started from another fit of the same problem.
+
+    With `below`, a fit whose minimum is not below that number may be left unfinished, with a larger value.
 
     Least squares are solved to rounding, other losses until a Newton step promises less than 1e-16 of the objective
     without features. Where the infimum is not attained (separable classes), the coefficients are those at which the
@@ -128,7 +130,7 @@ def refit(problem: Problem, chosen: ArrayLike, last: Fit | None = None) -> Fit:
         columns, ridge = np.column_stack([columns, np.ones(len(columns))]), np.append(ridge, 0.0)
         intercepts = [loss.null_intercept()] if last is None else [last.b, loss.null_intercept()]
         starts = [np.vstack([v, b]) for v, b in zip(starts, intercepts, strict=True)]
-    v = newton(loss, columns, ridge, starts)
+    v = newton(loss, columns, ridge, starts, below)
     W = np.zeros((problem.design.shape[1], loss.n_outputs))
     W[features] = v[: len(features)]
     b = v[-1] if problem.intercept else np.zeros(loss.n_outputs)

@@ -31,8 +31,11 @@ _STEPS = 500
 _FLAT = 1e-6
 
 
-def newton(loss: Loss, columns: Array, ridge: Array, starts: Sequence[Array]) -> Array:
-    """argmin_v L(columns v) + sum_j ridge_j ||v_j||^2 / 2, v of shape (m, K), from the best of the starts."""
+def newton(loss: Loss, columns: Array, ridge: Array, starts: Sequence[Array], below: float = np.inf) -> Array:
+    """argmin_v L(columns v) + sum_j ridge_j ||v_j||^2 / 2, v of shape (m, K), from the best of the starts.
+
+    Ends early, somewhere above `below`, when a Newton step promises too little to get below it.
+    """
     if not columns.shape[1]:
         return starts[0]
     if loss.n_outputs > 1 and not isinstance(loss, Multinomial):
@@ -55,13 +58,16 @@ def newton(loss: Loss, columns: Array, ridge: Array, starts: Sequence[Array]) ->
     for _ in range(_STEPS):
         z = columns @ v
         gradient = columns.T @ loss.derivative(z) + ridge[:, None] * v
-        best = value, v
+        best, refined = (value, v), None
         for hessian in (_hessian, _bound):
             step = _solve(hessian(loss, columns, z), ridge, gradient)
             promised = -float((gradient * step).sum())
             if promised <= 2e-16 * null:
-                # Next to the minimum rounding decides which value is smaller; the step promises a smaller gradient.
-                return v + step if objective(v + step) <= value + 1e-14 * abs(null) else v
+                # The bound lies above the Hessian and promises less; if not, rounding has taken a direction from it.
+                refined = v + step if refined is None else refined
+                continue
+            if value - promised > below and hessian is _hessian:
+                return v
             t, trial = 1.0, value
             for _ in range(40):
                 trial = objective(v + t * step)
@@ -72,6 +78,10 @@ def newton(loss: Loss, columns: Array, ridge: Array, starts: Sequence[Array]) ->
                 best = trial, v + t * step
             if t > 0.01:  # a shorter Newton step says that the Hessian misleads: the bound may do better
                 break
+        else:
+            if refined is not None and best[0] >= value - 1e-15 * abs(null):
+                # Next to the minimum rounding decides which value is smaller; the step promises a smaller gradient.
+                return refined if objective(refined) <= value + 1e-14 * abs(null) else v
         if best[0] >= value:
             return v
         value, v = best
@@ -93,11 +103,13 @@ def _hessian(loss: Loss, columns: Array, z: Array) -> Array:
         return (columns * c[:, None]).T @ columns
     p = loss.mean(z)
     m, K = columns.shape[1], p.shape[1]
-    root = np.sqrt(loss.s)[:, None]
-    joint = ((root * columns)[:, :, None] * p[:, None, :]).reshape(len(columns), m * K)
-    H = -(joint.T @ joint).reshape(m, K, m, K)
+    rest = np.stack([np.delete(p, k, axis=1).sum(axis=1) for k in range(K)], axis=1)  # 1 - p without cancellation
+    H = np.empty((m, K, m, K))
     for k in range(K):
-        H[:, k, :, k] += (columns * (loss.s * p[:, k])[:, None]).T @ columns
+        H[:, k, :, k] = (columns * (loss.s * p[:, k] * rest[:, k])[:, None]).T @ columns
+        for other in range(k):
+            H[:, k, :, other] = -(columns * (loss.s * p[:, k] * p[:, other])[:, None]).T @ columns
+            H[:, other, :, k] = H[:, k, :, other]
     return H.reshape(m * K, m * K)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.problem import Problem
+from sparseopt.selection.basis import Basis
 from sparseopt.selection.fit import Fit, fit_of, model, refit
 from sparseopt.selection.span import Span
 from sparseopt.solution import Status
@@ -61,9 +62,13 @@ def splicing(
 
 def pruned(fit: Fit, k: int) -> Fit:
     """The fit without its weakest members, until k are left."""
+    if fit.basis is not None and len(fit.chosen) > k:
+        basis = fit.basis.copy()
+        _drop(basis, len(basis.members) - k)
+        return fit_of(basis)
     while len(fit.chosen) > k:
         span = model(fit, fit.chosen)
-        _drop(span, len(span.members) - k if fit.problem.loss.is_quadratic else 1)
+        _drop(span, 1)
         fit = refit(fit.problem, span.chosen, fit)
     return fit
 
@@ -102,8 +107,9 @@ def _search_quadratic(
         trial = span.copy()
         _drop(trial, together)
         _resize(trial, k, least)
-        more, done = _descend(trial, least, max_steps - steps)
-        steps += more
+        if not np.array_equal(trial.chosen, span.chosen):
+            more, done = _descend(trial, least, max_steps - steps)
+            steps += more
         better = trial.value < span.value - least
         span, together = (trial, 2) if better else (span, together + 1)
     return fit_of(span), steps, done
@@ -135,13 +141,13 @@ def _search(
 def _better_exchange(fit: Fit, pool: NDArray[np.int64], least: float) -> Fit | None:
     """The first of the exchanges that the model promises most of that lowers the objective."""
     span = model(fit, pool)
-    table, losses = span.exchanges(), span.losses()
+    table = span.exchanges()
     for at in np.argsort(-table, axis=None, kind="stable")[:_TRIED]:
         i, j = np.unravel_index(int(at), table.shape)
-        if not table[i, j] > -0.5 * losses[i]:  # the model is not so wrong that half the loss would be made good
+        if not table[i, j] > -np.inf:
             break
         left = fit.chosen[fit.chosen != span.members[int(i)]]
-        trial = refit(fit.problem, np.append(left, span.pool[int(j)]), fit)
+        trial = refit(fit.problem, np.append(left, span.pool[int(j)]), fit, fit.value - least)
         if trial.value < fit.value - least:
             return trial
     return None
@@ -159,7 +165,7 @@ def _resized(fit: Fit, k: int, pool: NDArray[np.int64], least: float) -> Fit:
     return fit
 
 
-def _drop(span: Span, count: int) -> None:
+def _drop(span: Basis, count: int) -> None:
     """Let the weakest member leave, `count` times."""
     for _ in range(count):
         span.leave(span.members[int(np.argmin(span.losses()))])
