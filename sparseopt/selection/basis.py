@@ -181,10 +181,12 @@ class Basis:
             if self.ridge:
                 Y += self.ridge * self.coefs[ridged].T @ T[ridged]
             Q, T = Q - self.basis @ Y, T - self.coefs @ Y
-            factors = self._orthogonaliser(Q, T[ridged])
+            factors, left = self._orthogonaliser(Q, T[ridged])
             if not again and factors.shape[1] < len(rows) and self._overlaps(g, columns * scale, factors.shape[1]):
                 self.partial.add(g)
             Q, T = Q @ factors, T @ factors
+            if left > 0.1:  # next to nothing cancelled, so a second projection would change nothing
+                break
         e = Q.T @ self.residual
         if self.ridge:
             e -= self.ridge * T[ridged].T @ (self.coefs[ridged] @ self.targets)
@@ -201,18 +203,19 @@ class Basis:
             columns = columns - self._free @ (self._free.T @ columns)
         return int(np.count_nonzero(np.linalg.svd(columns, compute_uv=False) > _DEPENDENT)) > rank
 
-    def _orthogonaliser(self, Q: Array, T: Array) -> Array:
+    def _orthogonaliser(self, Q: Array, T: Array) -> tuple[Array, float]:
         """F such that the columns of (Q, ridge^(1/2) T) F are orthonormal, without the directions of next to no length.
+
+        And the smallest eigenvalue of the Gram matrix of (Q, ridge^(1/2) T), whose columns had length 1 once.
 
         From the Gram matrix where that is well conditioned; rounding of the first pass is mended by the second.
         """
         e, V = np.linalg.eigh(Q.T @ Q + self.ridge * (T.T @ T))
         if e.min(initial=np.inf) > 1e-6:
-            return V / np.sqrt(e)
+            return V / np.sqrt(e), float(e[0])
         _, s, V = np.linalg.svd(np.vstack([Q, np.sqrt(self.ridge) * T]), full_matrices=False)
         kept = s > _DEPENDENT
-        out: Array = V[kept].T / s[kept]
-        return out
+        return V[kept].T / s[kept], 0.0
 
     def _columns(self, g: int) -> Array:
         return self.root[:, None] * dense_columns(self.problem.design, self.problem.groups[g])
