@@ -66,7 +66,14 @@ class Case(NamedTuple):
         ((50, 100), 2)
         """
         made = simulated(
-            self.n, self.n_groups, active=self.active, rho=self.rho, snr=self.snr, loss=self.loss, seed=seed
+            self.n,
+            self.n_groups,
+            active=self.active,
+            rho=self.rho,
+            snr=self.snr,
+            loss=self.loss,
+            equal_norms=True,
+            seed=seed,
         )
         Y = np.asfortranarray(made.y[:, None], dtype=np.float64)
         instance = Instance(self.loss, np.asfortranarray(made.X), Y, np.bincount(made.groups), self.loss)
@@ -74,9 +81,9 @@ class Case(NamedTuple):
 
 
 CASES: dict[str, Case] = {
-    "easy": Case(500, rho=0.0, snr=10.0),
+    "easy": Case(500, rho=0.0),
     "mid": Case(200),
-    "lown": Case(120),
+    "lown": Case(100),
     "lowsnr": Case(500, snr=0.5),
     "corr9": Case(300, rho=0.9),
     "logistic": Case(500, loss="logistic"),

@@ -63,6 +63,7 @@ def simulated(
     loss: str = "squares",
     n_outputs: int = 1,
     density: float | None = None,
+    equal_norms: bool = False,
     seed: int = 0,
 ) -> Simulated:
     """Correlated columns, a group-sparse truth, and a response for any loss.
@@ -79,6 +80,7 @@ def simulated(
     loss : "squares", "huber", "logistic", "poisson" or "multinomial".
     n_outputs : K, columns of w; for multinomial the number of classes, at least 2.
     density : share of nonzero entries of X in (0, 1]; X is then a SciPy CSC matrix. Default: X is dense.
+    equal_norms : scale the active blocks of w to one norm, so that none is too weak to be found.
     seed : of `numpy.random.default_rng`; equal arguments give equal problems.
 
     Returns
@@ -126,6 +128,9 @@ def simulated(
     X = _dense(rng, n, len(groups), rho) if density is None else _sparse(rng, n, len(groups), rho, density)
     chosen = rng.choice(n_groups, active, replace=False)
     w = rng.standard_normal((len(groups), n_outputs)) * np.isin(groups, chosen)[:, None]
+    if equal_norms:
+        norms = np.sqrt(np.bincount(groups, (w**2).sum(axis=1), n_groups))
+        w /= np.where(norms > 0.0, norms, 1.0)[groups][:, None]
     spread = (X @ w).std(axis=0)
     variance = _signal_variance(loss, snr)
     if variance is not None:

@@ -211,8 +211,9 @@ class Basis:
         From the Gram matrix where that is well conditioned; rounding of the first pass is mended by the second.
         """
         e, V = np.linalg.eigh(Q.T @ Q + self.ridge * (T.T @ T))
-        if e.min(initial=np.inf) > 1e-6:
-            return V / np.sqrt(e), float(e[0])
+        left = float(e.min(initial=np.inf))
+        if left > 1e-6:
+            return V / np.sqrt(e), left
         _, s, V = np.linalg.svd(np.vstack([Q, np.sqrt(self.ridge) * T]), full_matrices=False)
         kept = s > _DEPENDENT
         return V[kept].T / s[kept], 0.0
