@@ -73,8 +73,8 @@ def page(found: Sequence[Evidence], size: str, seed: int, subject: str = "") -> 
         f"<title>Checks of the statements{about}</title><style>{_STYLE}</style></head><body>",
         f"<h1>The statements of SequentialAttention++, checked{about}</h1>",
         '<p class="soft">Lemmas and theorems of arXiv 2402.17902 (version 1) and extensions of them, run on instances. '
-        f"Size {escape(size)}, seed {seed}: {tried} instances; {good} of {len(found)} statements came out as the theory "
-        "predicts.</p>",
+        f"Size {escape(size)}, seed {seed}: {tried} instances; {good} of {len(found)} statements came out as the "
+        "theory predicts.</p>",
         '<p class="small soft">A verdict is <b class="proved">proved</b> (on the instances, in ball arithmetic or by a '
         'verified certificate), <b class="holds">holds to tolerance</b>, <b class="refuted">refuted</b> (by a '
         'counterexample; expected where a hypothesis was dropped on purpose) or <b class="apart">not applicable</b>.'
@@ -102,8 +102,8 @@ def _section(evidence: Evidence) -> str:
     hypotheses = "".join(f"<li>{escape(words)}</li>" for words in about.hypotheses)
     return "\n".join(
         [
-            f'<section id="{escape(about.name)}"><div class="head"><h2>{escape(about.number)}: {escape(about.title)}</h2>'
-            f"{_verdict(evidence)}</div>",
+            f'<section id="{escape(about.name)}"><div class="head"><h2>{escape(about.number)}: '
+            f"{escape(about.title)}</h2>{_verdict(evidence)}</div>",
             f'<p class="small soft">{escape(about.source)}</p>',
             _text(about),
             f"<p>It assumes:</p><ul>{hypotheses}</ul>" if hypotheses else "",

@@ -36,7 +36,7 @@ def subadditivity_defect(q: Any) -> tuple[float, float, float]:
 
 
 def concavity_defect(q: Any) -> tuple[float, float, float]:
-    """The largest ((q(a) + q(b)) / 2 - q((a + b) / 2)) / q(b) over neighbours a < b, and both; > 0 refutes concavity."""
+    """The largest ((q(a) + q(b)) / 2 - q((a + b) / 2)) / q(b) over neighbours a < b, and both; > 0 refutes."""
     best = (-np.inf, 0.0, 0.0)
     for step in (1, 2, 4, 8, 16, 32):
         a, b = GRID[:-step], GRID[step:]

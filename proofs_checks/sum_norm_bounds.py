@@ -57,7 +57,7 @@ def check(rng: np.random.Generator, size: str, regularizer: Any = None) -> Evide
                 "Lemma 2.4 for the Lambert-W regularizer of Lemma 2.1, at norms (1, 1)",
                 float(shortfall),
                 1e-3,
-                f"R_q(1, 1) = {_lifted(LambertW(), a):.6f} is below 1 + 1: it is superadditive as long as the sum is at "
+                f"R_q(1, 1) = {_lifted(LambertW(), a):.6f} is below 1 + 1: q is superadditive as long as the sum is at "
                 "most e.",
                 printed="Lemma 2.4 is applied to the regularizer of Lemma 2.1, q(a) = W(2 a^2)^2 / 4 + W(2 a^2) / 2.",
                 corrected="That q is not subadditive. The mask e^w - 1 has a concave one, see the repair of Lemma 2.1.",

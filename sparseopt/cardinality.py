@@ -97,7 +97,8 @@ class AtMost:
     def prox(self, w: ArrayLike, t: float | ArrayLike) -> Array:
         """argmin_v sum_g ||v_g - w_g||^2 / (2 t_g) + Omega(v).
 
-        Keeps the k groups of largest ||w_g||^2 / (t_g (1 + t_g ridge)). t is a number or one step per group, > 0; ties go to the group with the smaller number.
+        Keeps the k groups of largest ||w_g||^2 / (t_g (1 + t_g ridge)). t is a number or one step per group, > 0; ties
+        go to the group with the smaller number.
         """
         w = np.asarray(w, dtype=np.float64)
         steps = np.broadcast_to(np.asarray(t, dtype=np.float64), (len(self.groups),))
@@ -121,9 +122,9 @@ class AtMost:
 
 
 def group_count(name: str, value: object) -> int:
-    """`value` as a number of groups >= 0; the error names the argument."""
+    """`value` as an integer >= 0; the error names the argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be a number of groups, got {value!r}: pass an integer.")
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < 0:
-        raise ValueError(f"{name} is {value}: pass a number of groups >= 0.")
+        raise ValueError(f"{name} is {value}: pass an integer >= 0.")
     return int(value)

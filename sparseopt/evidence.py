@@ -120,8 +120,8 @@ def certify_path(
     Returns
     -------
     dict from name to Report
-        "one_group": problem (1) at a lam where exactly one group is active; for every size k >= 1 "subset_k", the choice
-        itself, and "composite_k", a solution of problem (1) with as many groups, as far as one was found.
+        "one_group": problem (1) at a lam where exactly one group is active; for every size k >= 1 "subset_k", the
+        choice itself, and "composite_k", a solution of problem (1) with as many groups, as far as one was found.
     """
     base = found.problem
     q = LogSum(1.0) if penalty is None else penalty

@@ -128,7 +128,7 @@ def path(
 
 
 def lam_grid(problem: Problem, lams: ArrayLike | None = None, n_lams: int = 100, ratio: float | None = None) -> Array:
-    """Decreasing values of lam: the given ones sorted, or `n_lams` of them, geometric, from `lam_max` down to its `ratio`.
+    """Decreasing values of lam: the given ones, or `n_lams` of them, geometric, from `lam_max` down to its `ratio`.
 
     Raises
     ------

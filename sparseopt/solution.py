@@ -34,7 +34,7 @@ class Status(Enum):
     """How a solver ended; the value is a sentence."""
 
     CONVERGED = "The requested accuracy was reached."
-    MAX_EPOCHS = "The limit was reached first: raise max_epochs (max_iter of fista), or loosen tol."
+    MAX_EPOCHS = "The limit was reached first: raise max_epochs (max_iter of fista, max_steps of selectors)."
     OPTIMAL = "Proved optimal: the lower bound meets the objective."
     LOCAL = "No move of the method lowers the objective: a local optimum, not proved to be the best choice."
     CYCLING = "The replacements came back to a choice made before: the best choice seen is returned."

@@ -3,8 +3,8 @@
     cross_validate           for every lam of a path
     cross_validate_subsets   for every number of groups
 
-A fold leaves samples out by giving them weight zero, so that all folds share one X. Candidates run from sparse to dense,
-so that the first one within a standard error of the best is the sparsest.
+A fold leaves samples out by giving them weight zero, so that all folds share one X. Candidates run from sparse to
+dense, so that the first one within a standard error of the best is the sparsest.
 """
 
 from __future__ import annotations

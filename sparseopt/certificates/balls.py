@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 try:
     from flint import arb, arb_mat, arb_series, ctx
 except ImportError as error:
     raise ImportError("Verifying needs python-flint: pip install 'sparseopt[verify]'.") from error
 
-__all__ = ["PRECISION", "Curve", "Refusal", "arb", "arb_mat", "bits", "conjugate", "curve", "definite", "down", "norm"]
-__all__ += ["proved", "root", "sample_slope", "sample_value", "up"]
+__all__ = ["PRECISION", "Curve", "Refusal", "arb", "arb_mat", "balls", "bits", "conjugate", "curve", "definite", "down"]
+__all__ += ["norm", "proved", "root", "sample_slope", "sample_value", "up"]
 
 PRECISION = 128
 Ball = Any
@@ -45,6 +47,11 @@ def up(x: Ball) -> float:
 def down(x: Ball) -> float:
     """A float <= every number in x."""
     return math.nextafter(float(arb(x).lower()), -math.inf) if arb(x).is_finite() else -math.inf
+
+
+def balls(x: NDArray[Any]) -> Any:
+    """An array of floats as (lists of) balls, exactly."""
+    return [balls(row) for row in x] if x.ndim > 1 else [arb(t) for t in x.tolist()]
 
 
 def norm(values: Iterable[Ball]) -> Ball:

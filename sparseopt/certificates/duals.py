@@ -31,6 +31,8 @@ __all__ = [
     "feasible",
     "group_lasso",
     "lower_bound",
+    "null_loss",
+    "orthogonal_to",
     "relative_gap",
     "rounded_down",
     "squared_norms",
@@ -99,6 +101,32 @@ def feasible(problem: Problem, A: Array, squared: Array | None = None) -> DualPo
     return DualPoint(A, V, norms, error)
 
 
+def orthogonal_to(problem: Problem, A: Array, U: Array, cut: float) -> Array:
+    """A point near A with U'A = 0 up to rounding, inside the domain or exactly on its border 0.
+
+    Probabilities and rates below `cut` become 0 and stay there: the correction is in the metric of the curvature at
+    A, which vanishes there, as it does for whoever makes the point exactly orthogonal. So separable samples drop out.
+    """
+    loss = problem.loss
+    s = np.where(loss.s > 0.0, loss.s, np.inf)[:, None]
+    low, high = (np.broadcast_to(bound, A.shape) for bound in loss.domain())
+    v = np.clip(A / s, low, high)
+    v = np.where(((low == 0.0) | (high == 0.0)) & (np.abs(v) < cut), 0.0, v)
+    if loss.sums_to_zero:
+        v = v - loss.y * v.sum(axis=1, keepdims=True)
+    A = loss.s[:, None] * v
+    if loss.sums_to_zero:
+        with np.errstate(divide="ignore"):
+            z = np.log(np.maximum(v + loss.y, 0.0))
+        A = loss.project(A, z if loss.offset is None else z - loss.offset, U)
+    else:
+        bend = {"logistic": np.abs(v) * (1.0 - np.abs(v)), "poisson": v + loss.y}.get(loss.name, np.ones_like(v))
+        for _ in range(2):  # the second removes what rounding leaves of the first
+            for a, c in zip(A.T, (loss.s[:, None] * bend).T, strict=True):
+                a -= c * (U @ np.linalg.lstsq(U.T @ (c[:, None] * U), U.T @ a, rcond=None)[0])
+    return _inside(problem, A, None)
+
+
 def lower_bound(problem: Problem, point: DualPoint) -> float:
     """D(A) of a group lasso, rounded down."""
     penalty = problem.penalty
@@ -143,6 +171,14 @@ def upper_bound(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> float:
     reach = float(sizes @ problem.groups.norms(W)) + np.sqrt(len(z)) * float(np.linalg.norm(b))
     rounding = 8.0 * _EPS * np.sqrt(problem.design.shape[1] + 1.0) * float(np.linalg.norm(slope)) * reach
     return float(fit + omega + _MARGIN * (fit + abs(omega)) + rounding + _inverse_rounding(problem, W))
+
+
+def null_loss(problem: Problem) -> tuple[float, Array]:
+    """A lower bound of the loss without penalised groups, and the dual point that it is from."""
+    U = free_columns(problem)
+    start = _free_fit(problem, np.zeros((len(problem.loss.y), 0)) if U is None else U)
+    point = feasible(problem, start)
+    return rounded_down(problem, point.A, 0.0), point.A
 
 
 def squared_norms(problem: Problem) -> Array:
@@ -207,8 +243,12 @@ def _free_fit(problem: Problem, U: Array) -> Array:
     """dL/dz near the best fit of the free columns alone, by Newton's method: there it is orthogonal to them."""
     loss = problem.loss
     z = np.broadcast_to(loss.null_intercept() if problem.intercept else 0.0, loss.y.shape).copy()
+    start = z
     for _ in range(30 if U.shape[1] > int(problem.intercept) else 0):
-        step = np.linalg.lstsq(U.T @ (loss.curvature(z)[:, None] * U), U.T @ loss.derivative(z), rcond=None)[0]
+        c, slope = loss.curvature(z)[:, None], U.T @ loss.derivative(z)
+        if not (np.isfinite(c).all() and np.isfinite(slope).all()):  # the steps ran off to infinity
+            return loss.derivative(start)
+        step = np.linalg.lstsq(U.T @ (c * U), slope, rcond=None)[0]
         z = z - U @ step
         if np.abs(step).max() <= 1e-12:
             break

@@ -1,26 +1,23 @@
 """The problem of a certificate file in ball arithmetic: objective, exactly feasible dual points, lower bounds.
 
-A dual point comes as floats a. The exact one near it: v = a / s clipped into the domain of f*, then
-
-    A_k = s v_k - sum_j H_kj U beta_j      with U'A = 0
-
-for the free columns U and a metric H that vanishes where v is at the border of the domain, so that A stays inside
-(multinomial: H = diag(p) - pp', which keeps the rows of A at sum zero). The system for beta is solved in balls, so
-these contain a point that meets the equalities exactly. For the group lasso a scale c <= 1 then makes the inequalities
-certain. What the balls say of this point bounds the optimum:
+A dual point comes as floats a. The exact one near it: v = a / s clipped into the domain of f*, then made orthogonal to
+the free columns, see `balance`, in balls that contain a point which meets the equalities exactly. For the group lasso
+a scale c <= 1 then makes the inequalities certain. What the balls say of this point bounds the optimum:
 
     F >= -L*(cA) - sum_g (||soft(c X_g'A, mu)|| - lam_g)_+^2 / (2 ridge).
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.certificates.balls import Curve, Refusal, arb, arb_mat, conjugate, curve, norm, sample_value
+from sparseopt.certificates.balance import balanced
+from sparseopt.certificates.balls import Curve, Refusal, arb, arb_mat, balls, conjugate, curve, norm, sample_value
 
 __all__ = ["Dual", "Exact"]
 
@@ -33,8 +30,12 @@ class Dual:
     """An exactly feasible dual point: v = A / s and A (n lists of K balls), V = X'A (p lists of K balls)."""
 
     def __init__(self, case: Exact, v: list[list[Ball]]) -> None:
-        self.v, self.A = v, [[s * x for x in row] for s, row in zip(case.s, v, strict=True)]
-        self.V = case.pull(self.A)
+        self.case, self.v = case, v
+        self.A = [[s * x for x in row] for s, row in zip(case.s, v, strict=True)]
+
+    @cached_property
+    def V(self) -> list[list[Ball]]:
+        return self.case.pull(self.A)
 
 
 class Exact:
@@ -137,14 +138,14 @@ class Exact:
 
     # -- dual points ---------------------------------------------------------------------------------------------------
 
-    def free(self, everything: bool = False) -> Array:
-        """Columns that no penalty sees, on the samples that count, (n, m)."""
-        features = [j for g, group in enumerate(self.groups) for j in group if everything or not self.penalised[g]]
+    def free(self, also: Container[int] = ()) -> Array:
+        """Columns that no penalty sees, and those of the groups `also`, on the samples that count, (n, m)."""
+        features = [j for g, group in enumerate(self.groups) for j in group if g in also or not self.penalised[g]]
         U = [np.ones((self.n, 1))] * self.intercept + [self.dense(np.array(features, dtype=np.int64))]
         return np.hstack([np.zeros((self.n, 0)), *U]) * (self.arrays["s"] > 0.0)[:, None]
 
-    def dual(self, a: Array, everything: bool = False) -> Dual:
-        """An exact dual point near the floats a, (n, K)."""
+    def dual(self, a: Array, also: Container[int] = ()) -> Dual:
+        """An exact dual point near the floats a, (n, K), orthogonal to the columns of the groups `also` too."""
         if a.shape != (self.n, self.K) or not np.isfinite(a).all():
             raise Refusal(f"the dual point has shape {a.shape} or entries that are not finite")
         s, y = self.arrays["s"], self.arrays["y"]
@@ -161,56 +162,17 @@ class Exact:
             exact = balls(v)
             for row, label in zip(exact, y.argmax(axis=1), strict=True):
                 row[label] = -sum(row, arb(0))
-        U = self.free(everything)
+        U = self.free(also)
         if not U.shape[1] or not a.any():
             return Dual(self, exact)
         for flat in (False, True):  # the flat metric where the other is all but singular and moves far
-            point = Dual(self, self.balance(exact, v, U, flat))
             try:
+                point = Dual(self, balanced(self, exact, v, U, flat))
                 self.minus_conjugate(point)
-                break
-            except Refusal:
-                continue
-        return point
-
-    def balance(self, exact: list[list[Ball]], v: Array, U: Array, flat: bool) -> list[list[Ball]]:
-        """v - H (U beta) with U' diag(s) of it 0."""
-        H = self._metric(v, flat)
-        L = self.K - (self.loss == "multinomial")
-        U = U[:, _independent(U)]
-        n, m = U.shape
-        left = arb_mat(m, n, U.T.ravel().tolist())
-        rhs = left * arb_mat([[s * x for x in row[:L]] for s, row in zip(self.s, exact, strict=True)])
-        system = [[arb(0)] * (L * m) for _ in range(L * m)]
-        for k in range(L):
-            for j in [k] if self.loss != "multinomial" else range(L):
-                scaled = [[s * H[i][k][j] * x for x in balls(U[i])] for i, s in enumerate(self.s)]
-                part = (left * arb_mat(scaled)).tolist()
-                for a in range(m):
-                    system[k * m + a][j * m : j * m + m] = part[a]
-        try:
-            beta = arb_mat(system).solve(arb_mat([[rhs[a, k]] for k in range(L) for a in range(m)]))
-        except ZeroDivisionError:
-            raise Refusal("no dual point orthogonal to the unpenalised columns was found near the evidence") from None
-        shift = [(left.transpose() * arb_mat([[beta[j * m + a, 0]] for a in range(m)])).entries() for j in range(L)]
-        every = range(self.K)
-        return [[row[k] - sum((H[i][k][j] * shift[j][i] for j in range(L) if j in H[i][k]), arb(0)) for k in every]
-                for i, row in enumerate(exact)]  # fmt: skip
-
-    def _metric(self, v: Array, flat: bool) -> list[list[dict[int, Ball]]]:
-        """H_kj of every sample, without the zeros."""
-        y = self.arrays["y"]
-        if self.loss == "multinomial":
-            out = []
-            p = np.ones_like(v) if flat else np.clip(v + y - y * v.sum(axis=1, keepdims=True), 0.0, 1.0)
-            for row in balls(p):
-                total = sum(row, arb(0))
-                out.append([{j: (p if k == j else 0) - p * q / total for j, q in enumerate(row)}
-                            for k, p in enumerate(row)])  # fmt: skip
-            return out
-        bend = {"squares": v**0, "huber": (np.abs(v) < self.delta) * 1.0, "poisson": v + y}
-        D = balls(v**0 if flat else bend.get(self.loss, np.abs(v) * (1.0 - np.abs(v))))
-        return [[{k: x} for k, x in enumerate(row)] for row in D]
+                return point
+            except Refusal as refusal:
+                reason = refusal
+        raise reason
 
     def minus_conjugate(self, point: Dual, c: Ball = 1) -> Ball:
         """-L*(cA)."""
@@ -226,7 +188,7 @@ class Exact:
         """A lower bound of the group lasso with `strength` omega_g (default: that of the problem), and the norms."""
         block = self.block if strength is None else strength
         everything = bool(block == 0 and self.mu == 0 and self.ridge == 0)
-        point, c, over = self.dual(a, everything), arb(1), arb(0)
+        point, c, over = self.dual(a, range(len(self.groups)) if everything else ()), arb(1), arb(0)
         seen = [] if everything else np.flatnonzero(self.penalised).tolist()
         norms = self.norms(point.V, self.mu)
         if self.ridge == 0:
@@ -248,25 +210,6 @@ class Exact:
         return self.minus_conjugate(point, c) - over, norms
 
 
-def balls(x: Array) -> Any:
-    """An array of floats as (lists of) balls, exactly."""
-    return [balls(row) for row in x] if x.ndim > 1 else [arb(t) for t in x.tolist()]
-
-
 def soft(x: Ball, mu: Ball) -> Ball:
     """|x| - mu, or 0 if that is negative."""
     return (abs(x) - mu).nonnegative_part() if mu != 0 else x
-
-
-def _independent(U: Array) -> list[int]:
-    """Columns that span all of them, exactly: pivots of U'U in rational numbers, if U may be short of rank."""
-    m = U.shape[1]
-    if np.linalg.matrix_rank(U) == m:
-        return list(range(m))
-    if m > 60:  # fractions grow with every step of the elimination
-        raise Refusal(f"the {m} unpenalised columns are linearly dependent, and too many to be sorted out exactly")
-    from flint import fmpq, fmpq_mat
-
-    exact = fmpq_mat(len(U), m, [fmpq(*x.as_integer_ratio()) for x in U.ravel().tolist()])
-    reduced, rank = (exact.transpose() * exact).rref()
-    return [next(j for j in range(m) if reduced[i, j] != 0) for i in range(rank)]

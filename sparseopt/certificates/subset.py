@@ -6,22 +6,32 @@ intercept) and every choice of the leaf, with v_g = ||X_g'A||,
     F(w, b) >= -L*(A) - sum_{g in I} h(v_g) - (sum of the k - |I| largest h(v_g) over g in neither I nor O)
     h(v) = sup_{0 <= u <= M_g} v u - ridge u^2 / 2
 
-which follows from L(z) >= <A, z> - L*(A). With a ridge M_g = inf is allowed; radii M_g >= sqrt(2 F(w, b) / ridge)
-exclude nothing better than w. Without a ridge the bound is one for ||w_g|| <= M_g only. The smallest bound of the
-leaves holds for all choices if every choice lies in a leaf, which is checked by splitting on one group after another.
+which follows from L(z) >= <A, z> - L*(A). The smallest bound c of the leaves holds for all choices if every choice lies
+in a leaf, which is checked by splitting on one group after another. It holds for all coefficients, not only those with
+||w_g|| <= M_g, if every w with F(w) <= c obeys the radii, or if no radius matters. The word `radius` says so:
+
+    not needed    with a ridge, M_g >= sqrt(2 c / ridge), inf included; without, A is orthogonal to all that is allowed
+    proved        squares with independent columns, and M_g as large as the ellipsoid of the w with F(w) <= c
+    assumed       neither: the claim is about coefficients within the radii
+
+Losses are never negative, so c <= 0 says nothing, unless F(w, b) is itself next to nothing: a perfect fit, or classes
+that are separable. Then the gap counts in units of the loss without groups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.cardinality import AtMost
 from sparseopt.certificates.certificate import Certificate, Verdict, as_dual, not_applicable
-from sparseopt.certificates.duals import feasible, rounded_down, squared_norms, upper_bound
+from sparseopt.certificates.duals import feasible, null_loss, rounded_down, squared_norms, upper_bound
 from sparseopt.certificates.optimal import gap_certificate
+from sparseopt.certificates.radii import level_radii, orthogonal
 from sparseopt.optimality import dual_candidate
 from sparseopt.problem import Problem
 from sparseopt.solution import BoundProof
@@ -29,6 +39,9 @@ from sparseopt.solution import BoundProof
 __all__ = ["best_subset", "covers", "leaf_bound"]
 
 Array = NDArray[np.float64]
+
+_TINY = 1e-9  # of the loss without groups: a perfect fit
+_SMALL = 1e-6  # relative gap
 
 
 def best_subset(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0, proof: BoundProof | None = None) -> Certificate:
@@ -45,7 +58,9 @@ def best_subset(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0, proof: Bound
 
     Notes
     -----
-    Without ridge the claim is about coefficients with ||w_g|| <= M_g, and says so.
+    The claim is about all coefficients where that can be proved, see the top of this file: with a ridge, for squares
+    with independent columns, and for dual points that are orthogonal to all columns that their leaf allows. Otherwise
+    it is about coefficients with ||w_g|| <= M_g, and says so.
 
     Examples
     --------
@@ -76,7 +91,7 @@ def best_subset(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0, proof: Bound
     primal = upper_bound(problem, w, b)
     counted = np.flatnonzero(penalty.penalised)
     states = leaf_states(n_groups, proof.leaf_in, proof.leaf_out)
-    numbers = {"primal": primal, "k": penalty.k, "leaves": len(points)}
+    numbers: dict[str, Any] = {"primal": primal, "k": penalty.k, "leaves": len(points)}
     if states is None or (states[:, ~penalty.penalised] != 0).any():
         statement = "The leaves force a group both in and out, or one that does not exist or is always in."
         return Certificate(kind, statement, Verdict.FAILED, numbers)
@@ -88,27 +103,65 @@ def best_subset(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0, proof: Bound
     kept, squared = np.empty_like(points), squared_norms(problem)
     for m, state in enumerate(states):
         bounds[m], kept[m] = leaf_bound(problem, points[m], state, radius, squared)
-    dual = float(bounds.min())
-    limited = np.isfinite(radius[counted])
-    caveats = ["That w is the only best choice."]
-    if limited.any():
-        enough = np.sqrt(2.0 * primal / penalty.ridge) * (1.0 + 1e-9) if penalty.ridge > 0.0 else np.inf
-        if (radius[counted] < enough).any():
-            caveats.insert(0, "Anything about coefficients outside ||w_g|| <= M_g: the radii are assumed.")
-        else:
-            dual = min(dual, 2.0 * problem.value(w, b) - primal)  # F(w, b), rounded down
-    evidence = {"dual": kept, "leaf_in": _padded(states > 0), "leaf_out": _padded(states < 0), "radius": radius}
-    return gap_certificate(
-        kind,
-        f"The best choice of at most {penalty.k} groups",
-        primal,
-        dual,
-        evidence,
-        tuple(caveats),
-        k=penalty.k,
-        leaves=len(points),
-        radius=float(radius[counted].max(initial=0.0)),
-    )
+    found = _beyond_radii(problem, float(bounds.min()), kept, radius, states)
+    evidence = {"dual": found.points, "leaf_in": _padded(states > 0), "leaf_out": _padded(states < 0)}
+    evidence["radius"] = found.radius
+    numbers |= {
+        "dual": found.dual,
+        "radius": found.word,
+        "largest_radius": float(found.radius[counted].max(initial=0.0)),
+    }
+    what, caveats = f"The best choice of at most {penalty.k} groups", ["That w is the only best choice."]
+    if not (found.dual > 0.0 and primal - found.dual <= _SMALL * primal):
+        scale, at_null = null_loss(problem)
+        if primal <= _TINY * scale:
+            gap = primal - max(found.dual, 0.0)
+            numbers |= {"null": scale, "gap_to_null": gap / scale}
+            evidence["null"] = at_null
+            if not found.dual > 0.0:
+                numbers |= {"dual": 0.0, "radius": "not needed"}
+        elif not found.dual > 0.0:
+            statement = f"No bound better than 0 was found for the best choice, and F(w, b) is {primal:.10g}."
+            return Certificate(kind, statement, Verdict.FAILED, numbers)
+    if numbers["radius"] == "assumed":
+        if (problem.groups.norms(problem.matrix(w)) * (1.0 + 1e-12) > radius)[counted].any():
+            return Certificate(kind, "w lies outside the radii of the proof.", Verdict.FAILED, numbers)
+        what += " with ||w_g|| <= M_g"
+        caveats.insert(0, f"Anything about coefficients outside ||w_g|| <= M_g: the radii are assumed, as {found.why}.")
+    claim = gap_certificate(kind, what, evidence=evidence, not_proved=tuple(caveats), **numbers)
+    if "null" not in numbers:
+        return claim
+    within = f"F is within {numbers['gap_to_null']:.1e} of the loss without groups of it"
+    return replace(claim, statement=f"{what} lies between {numbers['dual']:.10g} and {primal:.10g}: {within}.")
+
+
+class _Found(NamedTuple):
+    """A bound of all leaves, its evidence, and whether radii are assumed."""
+
+    dual: float
+    points: Array
+    radius: Array
+    word: str
+    why: str = ""
+
+
+def _beyond_radii(problem: Problem, dual: float, points: Array, radius: Array, states: NDArray[np.int64]) -> _Found:
+    """The bound `dual` for ||w_g|| <= radius, or one for all w where that can be shown."""
+    penalty = problem.penalty
+    counted = penalty.penalised
+    if penalty.ridge > 0.0:
+        enough = np.sqrt(2.0 * max(dual, 0.0) / penalty.ridge) * (1.0 + 1e-9)
+        if (radius[counted] >= enough).all():
+            return _Found(dual, points, radius, "not needed")
+        return _Found(dual, points, radius, "assumed", "they leave out coefficients that the ridge allows")
+    limits = level_radii(problem, dual) if np.isfinite(dual) else None
+    if limits is not None and (limits[counted] <= radius[counted]).all():
+        return _Found(dual, points, radius, "proved")
+    found = orthogonal(problem, points, states)
+    if not isinstance(found, str):
+        return _Found(float(found[0].min()), found[1], np.where(counted, np.inf, radius), "not needed")
+    why = found if limits is None else "they are smaller than what can be proved"
+    return _Found(dual, points, radius, "assumed", why)
 
 
 def leaf_bound(

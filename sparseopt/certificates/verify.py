@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.certificates.balls import Refusal, arb, bits, curve, down, up
+from sparseopt.certificates.choices import best_subset
 from sparseopt.certificates.exact import Exact
 from sparseopt.certificates.files import read
 from sparseopt.certificates.hypotheses import checked_hypotheses
@@ -229,62 +230,9 @@ def _separable_bound(case: Exact, claim: Claim) -> tuple[str, float | None]:
 
 
 def _best_subset(case: Exact, claim: Claim) -> tuple[str, float | None]:
-    if case.kind != "at_most":
-        raise Refusal("the claim is about a choice of groups, and the problem has a penalty")
-    k, radius, points = case.words["k"], claim.array("radius"), claim.array("dual")
-    if claim.number("k") != k or claim.number("leaves") != len(points) or radius.shape != (len(case.groups),):
-        raise Refusal("k, the number of leaves or the radii do not fit the problem")
-    leaves = []
-    for inside, outside in zip(claim.array("leaf_in"), claim.array("leaf_out"), strict=True):
-        leaves.append((frozenset(inside[inside >= 0].tolist()), frozenset(outside[outside >= 0].tolist())))
-    counted = set(np.flatnonzero(case.penalised).tolist())
-    if len(leaves) != len(points) or any(i & o or not i | o <= counted for i, o in leaves):
-        raise Refusal("a leaf forces a group both in and out, or one that is not counted")
-    if not _covered(leaves, k):
-        raise Refusal("the leaves do not cover all choices of groups")
-    lowest = None
-    for (inside, outside), a in zip(leaves, points, strict=True):
-        if len(inside) <= k:
-            point = case.dual(a)
-            norms = case.norms(point.V)
-            worth = {g: _worth(norms[g], float(radius[g]), case.ridge) for g in counted - outside}
-            rest = sorted((worth[g].upper() for g in worth if g not in inside), reverse=True)[: k - len(inside)]
-            here = case.minus_conjugate(point) - sum((worth[g] for g in inside), arb(0)) - sum(rest, arb(0))
-            lowest = here.lower() if lowest is None or not lowest < here.lower() else lowest
-    if lowest is None:
-        raise Refusal("no leaf holds a choice of groups")
-    primal, what = case.objective(), f"the best choice of at most {k} groups"
-    enough = (2 * primal.upper() / case.ridge).sqrt() if case.ridge > 0 else arb("inf")
-    if not all(float(radius[g]) == np.inf or enough <= float(radius[g]) for g in counted):
-        return _bracket(claim, primal, lowest, f"{what} with ||w_g|| <= M_g, the radii of the claim,")
-    # All choices with coefficients beyond the radii have a larger ridge term than F(w, b).
-    return _bracket(claim, primal, lowest.min(primal.lower()), what)
-
-
-def _worth(v: Ball, radius: float, ridge: Ball) -> Ball:
-    """An upper bound of sup over 0 <= u <= radius of v u - ridge u^2 / 2."""
-    if not radius >= 0.0 or (radius == np.inf and not ridge > 0):
-        raise Refusal("a radius is infinite without a ridge, or negative")
-    if ridge > 0 and not v / ridge >= radius:
-        return v * v / (2 * ridge)
-    return v * radius - ridge * radius * radius / 2
-
-
-def _covered(leaves: list[tuple[frozenset[int], frozenset[int]]], k: int) -> bool:
-    """Whether every choice of at most k groups lies in a leaf: split on the group that most leaves decide."""
-    todo = [(leaves, k)]
-    while todo:
-        rest, room = todo.pop()
-        if any(not i and not o for i, o in rest):
-            continue
-        if not rest:
-            return False
-        decided = [g for i, o in rest for g in i | o]
-        g = max(set(decided), key=decided.count)
-        todo.append(([(i, o - {g}) for i, o in rest if g not in i], room))
-        if room > 0:
-            todo.append(([(i - {g}, o) for i, o in rest if g not in o], room - 1))
-    return True
+    primal, dual, what, why = best_subset(case, claim)
+    sentence, gap = _bracket(claim, primal, dual, what)
+    return f"{sentence}; {why}", gap
 
 
 # -- claims about groups -----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from sparseopt.certificates.balance import balanced
 from sparseopt.certificates.balls import Refusal, arb, arb_mat, definite, norm, root, sample_slope
 from sparseopt.certificates.exact import Dual, Exact
 
@@ -39,6 +40,8 @@ def largest(G: Matrix, enough: Ball) -> Ball:
     bound, m = arb(0), 1
     for _ in range(41):
         trace = sum((G[i, i] for i in range(G.nrows())), arb(0)).upper()
+        if not trace.is_finite():
+            return arb("inf")
         if not trace > 0:
             return arb(0)
         bound = (trace.log() / m).exp().upper()
@@ -87,7 +90,7 @@ def _without_groups(case: Exact) -> tuple[list[list[Ball]], Dual]:
     if case.loss == "squares":
         v = [[o - y for o, y in zip(*rows, strict=True)] for rows in zip(z, case.y, strict=True)]
         U = case.free()
-        return z, Dual(case, case.balance(v, np.ones((case.n, case.K)), U, True) if U.shape[1] else v)
+        return z, Dual(case, balanced(case, v, np.ones((case.n, case.K)), U, True) if U.shape[1] else v)
     if case.intercept:
         b = [_best_intercept(case, k) for k in range(case.K)]
         z = [[o + x for o, x in zip(row, b, strict=True)] for row in z]

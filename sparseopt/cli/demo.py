@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sparseopt.cli.case import choose
 from sparseopt.cli.describe import describe_solution
 from sparseopt.cli.figures import can_draw, draw
-from sparseopt.cli.solve import choose
 from sparseopt.datasets import Table, breast_cancer, diabetes_additive, digits_rows
 from sparseopt.problem import Problem
 from sparseopt.validation import cross_validate

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparseopt.cardinality import AtMost
 from sparseopt.regularizers import REGULARIZERS
+from sparseopt.selection import SubsetPath
 from sparseopt.solution import Solution
+from sparseopt.validation import CrossValidation
 
-__all__ = ["columns", "describe_coefficients", "describe_regularizers", "describe_solution"]
+__all__ = [
+    "columns",
+    "describe_coefficients",
+    "describe_regularizers",
+    "describe_sizes",
+    "describe_solution",
+    "size_of",
+]
 
 _SHOWN = 40
+_CHANGES = 6
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
@@ -31,7 +43,7 @@ def describe_solution(solution: Solution, chosen: str, units: str = "") -> list[
     Parameters
     ----------
     solution : Solution
-    chosen : how lam was chosen, such as "BIC".
+    chosen : how lam, or k, was chosen, such as "BIC".
     units : what the norms are measured in, such as "standardised columns".
     """
     problem, groups = solution.problem, solution.problem.groups
@@ -40,12 +52,17 @@ def describe_solution(solution: Solution, chosen: str, units: str = "") -> list[
     null = problem.loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
     worst = problem.loss.value(np.tile(null, (problem.loss.n_samples, 1)))
     explained = f" ({1.0 - solution.loss / worst:.1%} of the deviance explained)" if worst > 0.0 else ""
+    free = np.count_nonzero(problem.penalty.penalised[solution.support] == 0)
+    subset = isinstance(problem.penalty, AtMost)
+    accuracy = f"stationarity {solution.stationarity:.1e}"
+    if gap is not None:
+        accuracy = f"relative {'gap to the bound' if subset else 'duality gap'} {gap:.1e}"
     lines = [
-        f"lam {solution.problem.lam:.6g}: {chosen}",
-        f"{len(solution.support)} of {len(groups)} groups, {entries} of {solution.w.size} coefficients",
+        f"k {size_of(solution)}: {chosen}" if subset else f"lam {problem.lam:.6g}: {chosen}",
+        f"{len(solution.support)} of {len(groups)} groups{f' ({free} always in)' if subset and free else ''}, "
+        f"{entries} of {solution.w.size} coefficients",
         f"objective {solution.objective:.8g}, loss {solution.loss:.8g}{explained}",
-        (f"relative duality gap {gap:.1e}" if gap is not None else f"stationarity {solution.stationarity:.1e}")
-        + f" after {solution.epochs} epochs. {solution.status.value}",
+        f"{accuracy} after {solution.epochs} {'steps' if subset else 'epochs'}. {solution.status.value}",
     ]
     order = solution.support[np.argsort(-solution.group_norms[solution.support], kind="stable")]
     if order.size:
@@ -57,6 +74,35 @@ def describe_solution(solution: Solution, chosen: str, units: str = "") -> list[
         if order.size > _SHOWN:
             lines.append(f"  ... and {order.size - _SHOWN} more")
     return lines
+
+
+def size_of(solution: Solution) -> int:
+    """k of a solution with at most k groups."""
+    penalty = solution.problem.penalty
+    assert isinstance(penalty, AtMost)
+    return penalty.k
+
+
+def describe_sizes(found: SubsetPath | CrossValidation, rule: str, chosen: int) -> list[str]:
+    """A table over k: the loss, what the rule compares, the gap if one is proved, and the groups that come and go."""
+    path: Any = found.path if isinstance(found, CrossValidation) else found
+    compared = found.mean if isinstance(found, CrossValidation) and rule in ("min", "1se") else path.criterion(rule)
+    heading = ["k", "loss", rule.upper() if rule.endswith("ic") else "held-out loss" if rule != "gap" else "break"]
+    proved = not np.isnan(path.accuracy).all()
+    names, counted = path.problem.groups.names, path.problem.penalty.penalised
+    rows = [[*heading, "gap"] if proved else heading]
+    changes = ["groups that come and go"]
+    before: set[int] = set()
+    for solution, value, gap in zip(path, compared, path.accuracy, strict=True):
+        k = size_of(solution)
+        row = [f"{k}{' *' if k == chosen else ''}", f"{solution.loss:.6g}", f"{value:.6g}" if value < np.inf else "-"]
+        rows.append([*row, "-" if np.isnan(gap) else f"{gap:.1e}"] if proved else row)
+        now = {int(g) for g in solution.support if counted[g]}
+        moves = [f"+{names[g]}" for g in sorted(now - before)] + [f"-{names[g]}" for g in sorted(before - now)]
+        more = f" and {len(moves) - _CHANGES} more" if len(moves) > _CHANGES else ""
+        changes.append(" ".join(moves[:_CHANGES]) + more)
+        before = now
+    return [f"{line}  {change}".rstrip() for line, change in zip(columns(rows), changes, strict=True)]
 
 
 def describe_coefficients(

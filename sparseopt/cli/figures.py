@@ -1,4 +1,4 @@
-"""Figures in files: the norms along a path and, if there is one, the cross-validation beside them."""
+"""Figures in files: what a path chooses and, beside it, what the choice on it was made by."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from sparseopt.plotting import plot_cross_validation, plot_path
+from sparseopt.plotting import plot_choices, plot_cross_validation, plot_path, plot_sizes
+from sparseopt.selection import SubsetPath
 from sparseopt.solution import Path
 from sparseopt.validation import CrossValidation
 
-__all__ = ["can_draw", "check_figure_file", "draw"]
+__all__ = ["can_draw", "check_figure_file", "draw", "draw_sizes"]
 
 
 def can_draw() -> bool:
@@ -39,5 +40,18 @@ def draw(found: Path | CrossValidation, file: str | FilePath, mark: Mapping[str,
     plot_path(found.path if isinstance(found, CrossValidation) else found, axes[0], mark=mark)
     if isinstance(found, CrossValidation):
         plot_cross_validation(found, axes[1])
+    figure.suptitle(title, fontsize=12)
+    figure.savefig(file, dpi=130)
+
+
+def draw_sizes(found: SubsetPath | CrossValidation, file: str | FilePath, rule: str, k: int, title: str) -> None:
+    """Write a figure of the groups chosen for every k, with what the rule compares beside it."""
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=(13.0, 4.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    path: Any = found.path if isinstance(found, CrossValidation) else found
+    plot_choices(path, axes[0], mark=k)
+    plot_sizes(found, axes[1], rule=rule, mark=k)
     figure.suptitle(title, fontsize=12)
     figure.savefig(file, dpi=130)

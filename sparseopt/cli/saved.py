@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparseopt import __version__
+from sparseopt.cardinality import AtMost
 from sparseopt.penalty import Composite
 from sparseopt.solution import Solution
 
@@ -39,6 +40,9 @@ def model_of(
     """A solution as a dict of numbers, strings and arrays; coefficients are divided by `scale` (p,)."""
     problem, penalty = solution.problem, solution.problem.penalty
     groups = problem.groups
+    form = (
+        {"penalty": "at most k groups", "k": penalty.k} if isinstance(penalty, AtMost) else {"penalty": str(penalty.q)}
+    )
     return {
         "sparseopt": __version__,
         "target": target,
@@ -48,7 +52,7 @@ def model_of(
         "coefficients": (problem.matrix(solution.w).T / scale).T.reshape(solution.w.shape),
         "intercept": np.asarray(solution.intercept, dtype=np.float64),
         "loss": problem.loss.name,
-        "penalty": str(penalty.q),
+        **form,
         "composite": isinstance(penalty, Composite),
         "lam": penalty.lam,
         "l1_ratio": penalty.l1_ratio,

@@ -3,7 +3,7 @@
     s_i = sample_weight_i / sum(sample_weight)       groups_ = as_groups(groups, p, feature_names_in_, weights)
     coef_ = w' (K, p)                                z = X coef_' + intercept_ + offset
 
-Predictions need `coef_` and `intercept_` only. `OneStrength` solves for one lam; `selection.py` for many.
+Predictions need `coef_` and `intercept_` only. What is minimised, and how, is up to the mixins of `solving.py`.
 """
 
 from __future__ import annotations
@@ -16,41 +16,29 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from sparseopt.estimators.inputs import (
-    Array,
-    check_integer,
-    check_number,
-    validated_to_predict,
-    with_offset,
-)
+from sparseopt.estimators.inputs import Array, validated_to_predict, with_offset
 from sparseopt.groups import as_groups
 from sparseopt.groups.columns import is_column_transformer
-from sparseopt.problem import Problem
 from sparseopt.solution import Solution
-from sparseopt.solvers import bcd
 
-__all__ = ["GroupSparseEstimator", "OneStrength"]
+__all__ = ["GroupEstimator"]
 
 
-class GroupSparseEstimator(BaseEstimator):
-    """A linear model with a group-sparse penalty; see the classes derived from it."""
+class GroupEstimator(BaseEstimator):
+    """A linear model that uses few groups of features; see the classes derived from it."""
+
+    _min_samples = 1
 
     def _fit(
         self, X: Any, y: ArrayLike, loss: str, shares: Array | None, offset: ArrayLike | None, **loss_params: Any
     ) -> Solution:
         """Solve for validated X and y, and set what all estimators report except `coef_` and `intercept_`."""
-        check_number("tol", self.tol)
-        check_integer("max_epochs", self.max_epochs)
         names = getattr(self, "feature_names_in_", None)
-        problem = Problem.build(
+        problem = self._problem(
             X,
             y,
             as_groups(self.groups, X.shape[1], names, self.weights),
             loss=loss,
-            penalty=self.penalty,
-            lam=self._strength(),
-            composite=self.composite,
-            l1_ratio=self.l1_ratio,
             ridge=self.ridge,
             intercept=self.fit_intercept,
             sample_weight=shares,
@@ -62,7 +50,6 @@ class GroupSparseEstimator(BaseEstimator):
         self.groups_ = problem.groups
         self.group_norms_ = solution.group_norms
         self.selected_groups_ = np.array(solution.support_names, dtype=object)
-        self.lam_ = solution.problem.lam
         self.n_iter_ = solution.epochs
         return solution
 
@@ -111,20 +98,3 @@ class GroupSparseEstimator(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-class OneStrength:
-    """Solve for the parameter `lam`, from the last solution if `warm_start`."""
-
-    _min_samples = 1
-
-    def _strength(self: Any) -> float:
-        return self.lam
-
-    def _solve(self: Any, problem: Problem) -> Solution:
-        start = None
-        if self.warm_start and hasattr(self, "solution_"):
-            last = self.solution_
-            if last.w.shape[0] == problem.design.shape[1] and last.problem.n_outputs == problem.n_outputs:
-                start = last.w, last.intercept
-        return bcd(problem, start, tol=self.tol, max_epochs=self.max_epochs)

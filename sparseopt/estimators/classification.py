@@ -17,16 +17,17 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 
-from sparseopt.estimators.base import GroupSparseEstimator, OneStrength
+from sparseopt.estimators.base import GroupEstimator
 from sparseopt.estimators.inputs import sample_shares, validated
+from sparseopt.estimators.solving import OneStrength
 
 __all__ = ["Classification", "GroupSparseClassifier"]
 
 Array = NDArray[np.float64]
 
 
-class Classification(ClassifierMixin, GroupSparseEstimator):
-    """Fit, prediction and score of both classifiers."""
+class Classification(ClassifierMixin, GroupEstimator):
+    """Fit, prediction and score of all classifiers."""
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None) -> Any:
         """Fit the model.

@@ -6,6 +6,7 @@ are finite is left to `as_design`, which says where one is not.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.designs import as_design
+from sparseopt.groups import Groups
+from sparseopt.groups.members import near
 
 try:
     from sklearn.utils.validation import validate_data
@@ -22,7 +25,15 @@ except ImportError:  # scikit-learn < 1.6: a method, and another name for one op
         return _estimator._validate_data(X, y, force_all_finite=options.pop("ensure_all_finite"), **options)
 
 
-__all__ = ["sample_shares", "validated", "validated_to_predict", "check_integer", "check_number", "with_offset"]
+__all__ = [
+    "sample_shares",
+    "validated",
+    "validated_to_predict",
+    "check_integer",
+    "check_number",
+    "with_always_in",
+    "with_offset",
+]
 
 Array = NDArray[np.float64]
 
@@ -95,6 +106,33 @@ def with_offset(z: Array, offset: ArrayLike | None) -> Array:
     if known.shape not in {(len(z),), (len(z), 1), z.shape}:
         raise ValueError(f"offset has the shape {known.shape} but X has {len(z)} rows: pass ({len(z)},) or {z.shape}.")
     return z + known.reshape(len(z), -1)
+
+
+def with_always_in(groups: Groups, which: Any) -> Groups:
+    """The groups, those in `which` with weight 0: one name or number, or several.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no such group.
+    """
+    weights = groups.weights.copy()
+    if which is None or isinstance(which, (str, Integral)):
+        which = () if which is None else (which,)
+    if not isinstance(which, Iterable):
+        raise TypeError(f"always_in is {which!r}: pass names or numbers of groups.")
+    for g in which:
+        if isinstance(g, str):
+            if g not in groups.names:
+                raise ValueError(f"always_in names the group {g!r}, which does not exist{near(g, groups.names)}")
+            weights[groups.names.index(g)] = 0.0
+        elif isinstance(g, bool) or not isinstance(g, Integral):
+            raise TypeError(f"always_in has {g!r}: pass names or numbers of groups.")
+        elif not 0 <= int(g) < len(groups):
+            raise ValueError(f"always_in has the group {g}: pass numbers from 0 to {len(groups) - 1}, or names.")
+        else:
+            weights[int(g)] = 0.0
+    return Groups(groups.indices, groups.indptr, weights, groups.names)
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = np.inf) -> None:

@@ -17,8 +17,9 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
-from sparseopt.estimators.base import GroupSparseEstimator, OneStrength
+from sparseopt.estimators.base import GroupEstimator
 from sparseopt.estimators.inputs import check_number, sample_shares, validated
+from sparseopt.estimators.solving import OneStrength
 from sparseopt.losses import LOSSES, get_loss
 
 __all__ = ["GroupSparseRegressor", "Regression"]
@@ -26,8 +27,8 @@ __all__ = ["GroupSparseRegressor", "Regression"]
 NAMES = ("squares", "huber", "poisson")
 
 
-class Regression(RegressorMixin, GroupSparseEstimator):
-    """Fit, prediction and score of both regressors."""
+class Regression(RegressorMixin, GroupEstimator):
+    """Fit, prediction and score of all regressors."""
 
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None, offset: ArrayLike | None = None) -> Any:
         """Fit the model.

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.designs import Csc, Design, as_design
 from sparseopt.groups import Groups
+from sparseopt.laws.definitions import as_bytes, check_close, check_shapes, dense, dual_bound, like, matrix
 from sparseopt.laws.problems import solver_problems
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution, Status
@@ -56,11 +57,11 @@ def check_solver(solver: Solver, problems: Mapping[str, Problem] | None = None, 
     >>> check_solver(lambda problem: fista(problem, tol=1e-9), some)
     """
     for name, problem in (solver_problems() if problems is None else problems).items():
-        before = _bytes(problem)
+        before = as_bytes(problem)
         solution = solver(problem)
         try:
-            assert _bytes(problem) == before, "the solver changed the problem"
-            _shapes_fit(problem, solution)
+            assert as_bytes(problem) == before, "the solver changed the problem"
+            check_shapes(problem, solution.w, solution.intercept)
             assert solution.status is Status.CONVERGED, f"status is {solution.status.name}"
             _is_a_solution(problem, solution, tol)
             if problem.penalty.is_group_lasso:
@@ -70,22 +71,12 @@ def check_solver(solver: Solver, problems: Mapping[str, Problem] | None = None, 
             raise AssertionError(f"{name}: {broken}") from None
 
 
-def _shapes_fit(problem: Problem, solution: Solution) -> None:
-    p, K = problem.design.shape[1], problem.n_outputs
-    expected = (p,) if K == 1 else (p, K)
-    assert solution.w.shape == expected, f"w has shape {solution.w.shape}, not {expected}"
-    assert np.shape(solution.intercept) == (() if K == 1 else (K,)), f"intercept is {solution.intercept}"
-    assert np.isfinite(solution.w).all(), "w is not finite"
-    assert np.isfinite(solution.intercept).all(), f"intercept is {solution.intercept}"
-    assert problem.intercept or not np.any(solution.intercept), f"intercept is {solution.intercept}, not 0"
-
-
 def _is_a_solution(problem: Problem, solution: Solution, tol: float) -> None:
-    X, W, b = _dense(problem.design), _matrix(problem, solution.w), np.atleast_1d(solution.intercept)
+    X, W, b = dense(problem.design), matrix(problem, solution.w), np.atleast_1d(solution.intercept)
     primal = _objective(problem, X, W, b)
-    _close(solution.objective, primal, "the objective it reports", 1e-12)
+    check_close(solution.objective, primal, "the objective it reports", 1e-12)
     if problem.penalty.is_group_lasso:
-        dual = _dual_bound(problem, X, X @ W + b)
+        dual = dual_bound(problem, X, X @ W + b)
         gap = (primal - dual) / max(abs(primal), abs(dual), 1e-300)
         assert gap <= tol, f"it says CONVERGED, but F = {primal!r} and a dual bound is {dual!r}: relative gap {gap:.3g}"
         assert solution.gap is not None, "its gap is None"
@@ -107,10 +98,10 @@ def _order_does_not_matter(problem: Problem, solution: Solution, solver: Solver,
     order = rng.permutation(len(groups))
     lists = [rng.permutation(where[groups[int(g)]]) for g in order]
     shuffled = Groups.from_lists(lists, groups.n_features, weights=groups.weights[order])
-    design = _like(problem.design, _dense(problem.design)[:, to])
+    design = like(problem.design, dense(problem.design)[:, to])
     other = replace(problem, design=design, penalty=replace(problem.penalty, groups=shuffled))
     there = solver(other)
-    _close(there.objective, solution.objective, "the optimum after features and groups are reordered", 2.0 * tol)
+    check_close(there.objective, solution.objective, "the optimum after features and groups are reordered", 2.0 * tol)
     if problem.penalty.ridge > 0.0 and problem.penalty.penalised.all():
         apart = float(np.linalg.norm(there.w - solution.w[to]))
         allowed = 2.0 * np.sqrt(2.0 * tol * abs(solution.objective) / problem.penalty.ridge)
@@ -118,26 +109,27 @@ def _order_does_not_matter(problem: Problem, solution: Solution, solver: Solver,
 
 
 def _units_do_not_matter(problem: Problem, solution: Solution, solver: Solver, tol: float) -> None:
-    penalty = problem.penalty
+    penalty: Any = problem.penalty
     coarse = replace(
         problem,
-        design=_like(problem.design, 3.0 * _dense(problem.design)),
+        design=like(problem.design, 3.0 * dense(problem.design)),
         penalty=replace(penalty, lam=3.0 * penalty.lam, ridge=9.0 * penalty.ridge),
     )
-    _close(solver(coarse).objective, solution.objective, "the optimum with X, lam in other units", 2.0 * tol)
+    check_close(solver(coarse).objective, solution.objective, "the optimum with X, lam in other units", 2.0 * tol)
     heavy = replace(
         problem,
         loss=replace(problem.loss, s=5.0 * problem.loss.s),
         penalty=replace(penalty, lam=5.0 * penalty.lam, ridge=5.0 * penalty.ridge),
     )
-    _close(solver(heavy).objective, 5.0 * solution.objective, "the optimum with all weights times 5", 2.0 * tol)
+    check_close(solver(heavy).objective, 5.0 * solution.objective, "the optimum with all weights times 5", 2.0 * tol)
 
 
 # -- the definitions ---------------------------------------------------------------------------------------------------
 
 
 def _objective(problem: Problem, X: Array, W: Array, b: Array) -> float:
-    penalty, groups = problem.penalty, problem.groups
+    groups = problem.groups
+    penalty: Any = problem.penalty
     total = problem.loss.value(X @ W + b)
     for g, omega in enumerate(groups.weights):
         if omega > 0.0:
@@ -149,38 +141,9 @@ def _objective(problem: Problem, X: Array, W: Array, b: Array) -> float:
     return total
 
 
-def _dual_bound(problem: Problem, X: Array, z: Array) -> float:
-    loss, penalty, groups = problem.loss, problem.penalty, problem.groups
-    A = loss.derivative(z)
-    free = [groups[g] for g, omega in enumerate(groups.weights) if omega == 0.0]
-    U = np.column_stack([np.ones(len(z)) if problem.intercept else np.zeros(len(z)), *(X[:, g] for g in free)])
-    root = np.sqrt(loss.curvature(z))[:, None]
-    inner = np.divide(A, root, out=np.zeros_like(A), where=root > 0.0)
-    for _ in range(2):
-        inner = inner - root * (U @ np.linalg.lstsq(root * U, inner, rcond=None)[0])
-    A = root * inner
-    blocks = [
-        (X[:, groups[g]].T @ A, penalty.lam * (1.0 - penalty.l1_ratio) * omega)
-        for g, omega in enumerate(groups.weights)
-        if omega > 0.0
-    ]
-    mu = penalty.lam * penalty.l1_ratio
-    c = loss.dual_scale(A)
-    if penalty.ridge > 0.0:
-        excess = sum(max(_soft_norm(c * V, mu) - bound, 0.0) ** 2 for V, bound in blocks)
-        return -loss.conjugate(c * A) - excess / (2.0 * penalty.ridge)
-    for V, bound in blocks:
-        low, high = 0.0, c
-        if _soft_norm(high * V, mu) > bound:
-            for _ in range(60):
-                middle = 0.5 * (low + high)
-                low, high = (middle, high) if _soft_norm(middle * V, mu) <= bound else (low, middle)
-            c = low
-    return -loss.conjugate(c * A)
-
-
 def _stationarity(problem: Problem, X: Array, W: Array, b: Array) -> float:
-    loss, penalty, groups = problem.loss, problem.penalty, problem.groups
+    loss, groups = problem.loss, problem.groups
+    penalty: Any = problem.penalty
     z = X @ W + b
     A, c = loss.derivative(z), loss.curvature(z)
     moves = [float(np.linalg.norm(A.sum(axis=0)))] if problem.intercept else [0.0]
@@ -199,37 +162,3 @@ def _stationarity(problem: Problem, X: Array, W: Array, b: Array) -> float:
     b_0 = loss.null_intercept() if problem.intercept else np.zeros_like(b)
     V = X.T @ loss.derivative(np.tile(b_0, (len(X), 1)))
     return max(moves) / max(float(np.linalg.norm(V[groups[g]])) for g in range(len(groups)))
-
-
-def _soft_norm(V: Array, mu: float) -> float:
-    return float(np.sqrt((np.maximum(np.abs(V) - mu, 0.0) ** 2).sum()))
-
-
-def _matrix(problem: Problem, w: Array) -> Array:
-    return w.reshape(problem.design.shape[1], problem.n_outputs)
-
-
-def _dense(design: Design) -> Array:
-    X: Array = np.array(design.matvec(np.eye(design.shape[1])))
-    return X
-
-
-def _like(design: Design, X: Array) -> Design:
-    if not isinstance(design, Csc):
-        return as_design(X)
-    from scipy.sparse import csc_array
-
-    return as_design(csc_array(X))
-
-
-def _bytes(problem: Problem) -> tuple[bytes, ...]:
-    loss, groups, penalty = problem.loss, problem.groups, problem.penalty
-    arrays = [value for value in problem.design if isinstance(value, np.ndarray)]
-    arrays += [loss.y, loss.s, groups.indices, groups.indptr, groups.weights]
-    arrays += [] if loss.offset is None else [loss.offset]
-    numbers = f"{penalty.q} {penalty.lam} {penalty.l1_ratio} {penalty.ridge} {problem.intercept}".encode()
-    return (*(array.tobytes() for array in arrays), numbers)
-
-
-def _close(got: float, expected: float, what: str, tol: float) -> None:
-    assert abs(got - expected) <= tol * max(abs(expected), 1e-300), f"{what} is {got!r}, not {expected!r}"

@@ -16,6 +16,7 @@ import difflib
 import time
 import warnings
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def exact(
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(ENGINES)}."
         raise ValueError(f"engine is {engine!r}, which is unknown: {hint}")
     for name, value in (("tol", tol), ("time_limit", time_limit)):
-        if not value > 0.0:
+        if not isinstance(value, Real) or not value > 0.0:
             raise ValueError(f"{name} is {value}: pass a positive number.")
     began = time.perf_counter()
     deadline = began + time_limit
@@ -154,8 +155,8 @@ def _finish(parts: SubsetParts, found: Found, tol: float, began: float, deadline
     if found.leaves is not None:
         bound, proof = proof_of(parts, found.leaves, solution.objective, solution.group_norms[parts.ids])
     gap = solution.objective - bound
-    scale = refit(parts.problem, []).value
-    if gap > max(tol * abs(solution.objective), 1e-12 * scale):
+    null = refit(parts.problem, [])
+    if gap > max(tol * abs(solution.objective), 1e-12 * null.value, null.rounding):
         status = Status.TIME_LIMIT if time.perf_counter() >= deadline else Status.STALLED
     else:
         status = Status.OPTIMAL

@@ -153,7 +153,8 @@ class SubsetParts:
             return unknown
         inverse = np.linalg.inv(H)
         A = self.feasible(full.A, z, np.arange(len(self.ids)))
-        spare = max(upper + loss.conjugate(A), 0.0) * (1.0 + 1e-9) + 1e-14 * abs(upper)
+        spare = max(upper + loss.conjugate(A), 0.0) * (1.0 + 1e-9)
+        spare += 1e-12 * (abs(upper) + float(np.abs(A * loss.y).sum()))  # rounding, also that of a verifier
         W = inverse @ (Z.T @ (np.sqrt(c)[:, None] * z))
         out = np.zeros(len(self.ids))
         steps = np.zeros(0) if loss.is_quadratic else np.logspace(-3.0, 3.0, 31)
@@ -172,7 +173,7 @@ class SubsetParts:
                     ]
                 )
             out[g] = reach / sizes[g]
-        return out * (1.0 + 1e-9)
+        return out * (1.0 + 1e-6)
 
     def _reach(self, A: Array, B: Array, spare: float, variance: float, upper: float, steps: Array) -> float:
         """A bound of |w_j| over outputs, from t w_j <= upper + L*(A + t B)."""

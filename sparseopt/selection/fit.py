@@ -63,6 +63,16 @@ class Fit:
         """`score` at this fit."""
         return score(self.problem, self.A)
 
+    @cached_property
+    def rounding(self) -> float:
+        """Differences of the objective that are rounding, from the loss at z = 0, before anything is fitted."""
+        return 1e-14 * self.problem.loss.value(np.zeros_like(self.problem.loss.y))
+
+    @property
+    def at_rest(self) -> float:
+        """Scores up to this one are rounding, where this is the fit without groups; inf if that fit is perfect."""
+        return 1e-12 * float(self.scores.max(initial=0.0)) if self.value > self.rounding else np.inf
+
     @property
     def outside(self) -> NDArray[np.int64]:
         """Groups that were not free, (G - m,)."""

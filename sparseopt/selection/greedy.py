@@ -22,8 +22,6 @@ from sparseopt.solution import Status
 
 __all__ = ["best_gain", "forward_backward", "omp"]
 
-_NOTHING = 1e-12  # a score below this share of the first one is rounding: the fit cannot be improved
-
 
 def omp(problem: Problem, k: int, start: Fit | None = None, *, by: str = "score") -> tuple[Fit, Status, int]:
     """Group orthogonal matching pursuit; grows `start` to k groups, never shrinks it.
@@ -41,7 +39,7 @@ def omp(problem: Problem, k: int, start: Fit | None = None, *, by: str = "score"
     if by not in ("score", "gain"):
         raise ValueError(f"by is {by!r}, which is unknown: choose 'score' or 'gain'.")
     null = refit(problem, [])
-    least = _NOTHING * null.scores.max(initial=0.0)
+    least = null.at_rest
     fit = null if start is None else start
     steps = 0
     while len(fit.chosen) < k and fit.outside.size and fit.scores[fit.outside].max() > least:
@@ -64,7 +62,7 @@ def forward_backward(
     if not 0.0 < share < 1.0:
         raise ValueError(f"share is {share}: pass a number between 0 and 1.")
     null = refit(problem, [])
-    least = _NOTHING * null.scores.max(initial=0.0)
+    least = null.at_rest
     fit = null if start is None else start
     gained: dict[int, float] = {}  # by the step that led to this number of groups
     steps = 0

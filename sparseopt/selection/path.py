@@ -8,23 +8,44 @@ entered lowered the fit criterion by the largest multiple of what the next one d
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.cardinality import group_count
 from sparseopt.problem import Problem
-from sparseopt.solution import Path, Solution
+from sparseopt.solution import BoundProof, Path, Solution
 
 __all__ = ["SubsetPath", "check_sizes", "path_of"]
 
 Array = NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
 class SubsetPath(Path):
     """Solutions of one problem for a sequence of sizes, at most k groups each; see `Path`.
 
     `lams` holds the sizes as numbers, `sizes` as integers.
+
+    Parameters
+    ----------
+    bounds : tuple of float or None
+        Lower bounds of the optimum, where the method proves them.
+    proofs : tuple of BoundProof or None
+        What proves them.
     """
+
+    bounds: tuple[float | None, ...] = ()
+    proofs: tuple[BoundProof | None, ...] = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        if isinstance(index, slice):
+            return found
+        at = range(len(self))[index]
+        return replace(found, bound=self.bounds[at], proof=self.proofs[at])
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -80,7 +101,7 @@ def check_sizes(problem: Problem, sizes: ArrayLike | None) -> NDArray[np.int64]:
     if sizes is None:
         width = float(problem.groups.sizes[counted].mean()) if total else 1.0
         return np.arange(max(1, min(total, 30, int(problem.design.shape[0] / (2.0 * width)))) + 1)
-    given = [group_count("k", size) for size in np.atleast_1d(np.asarray(sizes)).tolist()]
+    given = [group_count("sizes", size) for size in np.atleast_1d(np.asarray(sizes)).tolist()]
     if not given:
         raise ValueError("sizes is empty: pass at least one number of groups.")
     return np.unique(np.array(given, dtype=np.int64))
@@ -103,4 +124,6 @@ def path_of(problem: Problem, solutions: list[Solution]) -> SubsetPath:
         tuple(s.status for s in solutions),
         np.array([s.epochs for s in solutions]),
         np.array([s.seconds for s in solutions]),
+        tuple(s.bound for s in solutions),
+        tuple(s.proof for s in solutions),
     )

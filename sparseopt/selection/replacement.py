@@ -28,7 +28,6 @@ from sparseopt.solution import Status
 
 __all__ = ["ompr"]
 
-_NOTHING = 1e-12  # a score below this share of that without groups: the fit is a minimum over all groups
 _EQUAL = 1e-12  # objectives closer than this share of that without groups are equal up to rounding
 
 
@@ -66,7 +65,7 @@ def ompr(
         raise ValueError(f"lam_share is {lam_share}: pass a share of the threshold between 0 and 1.")
     q = LogSum(1.0) if penalty is None else get_regularizer(penalty)
     null = refit(problem, [])
-    least, equal = _NOTHING * null.scores.max(initial=0.0), _EQUAL * abs(null.value)
+    least, equal = null.at_rest, max(_EQUAL * abs(null.value), null.rounding)
     fit, _, steps = omp(problem, k, start)
     seen = {fit.chosen.tobytes()}
     for _ in range(max_steps):

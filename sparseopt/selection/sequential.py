@@ -40,8 +40,6 @@ __all__ = ["next_by_mask", "next_by_penalty", "sequential"]
 
 Array = NDArray[np.float64]
 
-_NOTHING = 1e-12
-
 
 def sequential(
     problem: Problem,
@@ -77,7 +75,7 @@ def sequential(
     if not 0.0 < lam_share < 1.0:
         raise ValueError(f"lam_share is {lam_share}: pass a share of the threshold between 0 and 1.")
     null = refit(problem, [])
-    least = _NOTHING * null.scores.max(initial=0.0)
+    least = null.at_rest
     fit = null if start is None else start
     steps = 0
     while len(fit.chosen) < k and fit.outside.size and fit.scores[fit.outside].max() > least:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sparseopt.cardinality import group_count
 from sparseopt.problem import Problem
 from sparseopt.selection.basis import Basis
 from sparseopt.selection.fit import Fit, fit_of, model, refit
@@ -46,10 +47,11 @@ def splicing(
     max_steps : int
         Limit of exchanges.
     """
+    exchange, max_steps = group_count("exchange", exchange), group_count("max_steps", max_steps)
     if exchange < 1:
         raise ValueError(f"exchange is {exchange}: pass the number of groups that may change at once, at least 1.")
     null = refit(problem, [])
-    least = _LEAST * abs(null.value)
+    least = max(_LEAST * abs(null.value), null.rounding)
     search = _search_quadratic if problem.loss.is_quadratic else _search
     fit = null if start is None else start
     pool = _first_pool(problem, null, fit, k)

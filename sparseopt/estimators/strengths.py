@@ -9,64 +9,15 @@ among them needs, and what is reported should not depend on the path that led th
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from sparseopt.estimators.classification import Classification
-from sparseopt.estimators.inputs import check_integer, check_number
 from sparseopt.estimators.regression import Regression
-from sparseopt.paths import path
-from sparseopt.problem import Problem
-from sparseopt.solution import ConvergenceWarning, Solution
-from sparseopt.solvers import bcd
-from sparseopt.validation import cross_validate
+from sparseopt.estimators.solving import ManyStrengths
 
 __all__ = ["GroupSparseClassifierCV", "GroupSparseRegressorCV"]
-
-CRITERIA = ("aic", "bic", "ebic")
-POLISH = 1e-3  # tolerance of the chosen solution, relative to that of the path
-RULES = ("min", "1se", *CRITERIA)
-
-
-class ManyStrengths:
-    """Solve for a sequence of lam and choose one by the parameter `rule`."""
-
-    _min_samples = 2  # one to fit and one to leave out
-
-    def _strength(self: Any) -> float:
-        return 1.0  # replaced by every lam of the path
-
-    def _solve(self: Any, problem: Problem) -> Solution:
-        if self.rule not in RULES:
-            raise ValueError(f"rule is {self.rule!r}, which is unknown: choose one of {', '.join(map(repr, RULES))}.")
-        check_integer("n_lams", self.n_lams)
-        if self.ratio is not None:
-            check_number("ratio", self.ratio, 0.0, 1.0)
-        lams = self.lams
-        if lams is not None and np.asarray(lams).dtype.kind not in "iuf":
-            raise TypeError(
-                f"lams is {lams!r}: pass a sequence of positive numbers, or None for a grid from lam_max down."
-            )
-        options: dict[str, Any] = dict(
-            n_lams=self.n_lams, ratio=self.ratio, tol=self.tol, max_epochs=self.max_epochs, progress=False
-        )
-        if self.rule in CRITERIA:
-            self.cv_ = None
-            self.path_ = path(problem, lams, **options)
-            return self._polished(self.path_.best(self.rule))
-        self.cv_ = cross_validate(problem, lams, cv=self.cv, n_jobs=self.n_jobs, **options)
-        self.path_ = self.cv_.path
-        return self._polished(self.cv_.choose(self.rule))
-
-    def _polished(self: Any, chosen: Solution) -> Solution:
-        """The chosen solution with more digits, where there are more: it should not depend on the path before it."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            better = bcd(chosen.problem, chosen, tol=POLISH * self.tol, max_epochs=self.max_epochs)
-        return better if better.status.ok else chosen
 
 
 class GroupSparseRegressorCV(ManyStrengths, Regression):
