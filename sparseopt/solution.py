@@ -61,7 +61,8 @@ class BoundProof:
     leaf_in, leaf_out : m tuples of group numbers
         Groups forced in and out. The leaves arise from splitting on one group at a time and cover all choices.
     radius : (n_groups,) array
-        M_g: the bound is for all w with ||w_g|| <= M_g; inf, allowed with a ridge, for all w.
+        M_g: the bound is for all w with ||w_g|| <= M_g; inf for all w, allowed with a ridge, and where each dual point
+        is orthogonal to the groups that its leaf allows.
     """
 
     dual: Array

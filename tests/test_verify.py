@@ -35,6 +35,7 @@ from sparseopt.certificates.files import digest, load_report, read, save_report
 from sparseopt.certificates.regularizers import regularizer
 from sparseopt.designs import dense_columns
 from sparseopt.scalar import log1p
+from sparseopt.selection.exact import exact
 from sparseopt.solution import BoundProof
 
 pytest.importorskip("flint")
@@ -55,6 +56,8 @@ TARGETS = {
 
 def lasso(loss: str = "squares", lam: float = 0.3, **options: Any) -> Problem:
     groups = options.pop("groups", 4)
+    if loss == "perfect":
+        return Problem.build(X, SIGNAL, groups, lam=lam, **options)
     return Problem.build(options.pop("X", X), TARGETS[loss], groups, loss=loss, lam=lam, **options)
 
 
@@ -100,6 +103,14 @@ def subset(k: int = 1, ridge: float = 0.1) -> Report:
     return Report(problem, w, 0.0, (best_subset(problem, w, 0.0, proof),))
 
 
+def unconditional(loss: str = "squares", k: int = 2, **options: Any) -> Report:
+    """The best choice without a ridge, as exact selection proves it."""
+    base = lasso(loss, **options)
+    problem = Problem(base.design, base.loss, AtMost(base.groups, k), base.intercept)
+    best = exact(problem, engine="enumeration")
+    return Report(problem, best.w, best.intercept, (best_subset(problem, best.w, best.intercept, best.proof),))
+
+
 def fit_on(problem: Problem, chosen: tuple[int, ...]) -> Any:
     rows = np.concatenate([problem.groups[g] for g in chosen])
     w = np.zeros(24)
@@ -133,6 +144,9 @@ REPORTS: dict[str, Callable[[], Report]] = {
     "optimality_gap": lambda: report(one_active(lasso(penalty=LogSum(0.5), composite=True)), optimality_gap),
     "separable_bound": path_report,
     "best_subset": subset,
+    "radii": unconditional,
+    "orthogonal": lambda: unconditional("huber"),
+    "perfect": lambda: unconditional("perfect", 1),
     "regularizer": lambda: report(lasso(penalty=LogSum(0.5)), regularizer),
     "stationarity": lambda: report(lasso(), stationarity),
     "approximation": lambda: report(lasso(X=ORTHO), approximation, k=1, accuracy=0.1),
@@ -313,6 +327,20 @@ BRACKET = {
     "no dual": evidence("A", np.zeros_like),
     "dual point": evidence("A", lambda A: A[::-1].copy()),
 }
+LEAVES = {name: BRACKET[name] for name in ("dual raised", "primal lowered", "spread", "solution", "targets", "gap")} | {
+    "k": lambda d, a: (set_problem("k", 3)(d, a), put("k", 3)(d, a)),
+    "a leaf is missing": lambda d, a: (
+        [a.update({f"claim0_{x}": a[f"claim0_{x}"][1:]}) for x in ("dual", "leaf_in", "leaf_out")],
+        plus("leaves", -1)(d, a),
+    ),
+    "swapped group": evidence("leaf_in", lambda x: np.where(x == 0, 1, x)),
+    "contradiction": evidence("leaf_in", lambda x: np.zeros_like(x)),
+    "other points": evidence("dual", lambda x: x[::-1].copy()),
+    "no points": evidence("dual", np.zeros_like),
+    "word": put("radius", "surely"),
+    "no word": lambda d, a: numbers(d).pop("radius"),
+    "zero": lambda d, a: (put("dual", 0.0)(d, a), put("relative_gap", 1.0)(d, a)),
+}
 FORGERIES: dict[str, dict[str, Change]] = {
     "duality_gap": BRACKET | {"lam": set_problem("lam", 0.2), "ridge": set_problem("ridge", -1.0)},
     "optimality_gap": BRACKET
@@ -330,19 +358,39 @@ FORGERIES: dict[str, dict[str, Change]] = {
         "not concave": set_problem("q", {"name": "LambertW", "params": {}}),
         "composite": set_problem("penalty", "composite"),
     },
-    "best_subset": {
-        name: BRACKET[name] for name in ("dual raised", "primal lowered", "spread", "solution", "targets", "gap")
-    }
+    "best_subset": LEAVES
     | {
-        "k": lambda d, a: (set_problem("k", 2)(d, a), put("k", 2)(d, a)),
-        "a leaf is missing": lambda d, a: (
-            [a.update({f"claim0_{x}": a[f"claim0_{x}"][1:]}) for x in ("dual", "leaf_in", "leaf_out")],
-            plus("leaves", -1)(d, a),
-        ),
-        "swapped group": evidence("leaf_in", lambda x: np.where(x == 0, 1, x)),
-        "contradiction": evidence("leaf_in", lambda x: np.zeros_like(x)),
         "radius": evidence("radius", lambda r: np.full_like(r, -1.0)),
-        "other points": evidence("dual", lambda x: x[::-1].copy()),
+        "small radius": evidence("radius", lambda r: np.full_like(r, 1.5)),
+        "proved": put("radius", "proved"),
+    },
+    "radii": LEAVES
+    | {
+        "radius": evidence("radius", lambda r: 0.5 * r),
+        "one radius": evidence("radius", lambda r: np.r_[r[:-1], 0.5 * r[-1]]),
+        "assumed and too small": lambda d, a: (
+            evidence("radius", lambda r: 0.01 * r)(d, a),
+            put("radius", "assumed")(d, a),
+        ),
+        "infinite": evidence("radius", lambda r: np.full_like(r, np.inf)),
+        "dependent columns": lambda d, a: a.update(X=np.column_stack([a["X"][:, :-1], a["X"][:, -2]])),
+    },
+    "orthogonal": LEAVES
+    | {
+        "proved": put("radius", "proved"),
+        "noise": evidence("dual", lambda x: x + 1e-3 * np.sin(np.arange(x.size)).reshape(x.shape) / 40),
+        "out of the domain": evidence("dual", lambda x: 3.0 * x),
+    },
+    "perfect": {name: LEAVES[name] for name in ("spread", "solution", "targets", "a leaf is missing", "swapped group")}
+    | {
+        "k": lambda d, a: (set_problem("k", 0)(d, a), put("k", 0)(d, a)),
+        "dual raised": plus("dual", 1e-12),
+        "primal negative": put("primal", -1e-30),
+        "primal": put("primal", 1e-6),
+        "null raised": times("null", 1.001),
+        "null point": evidence("null", np.zeros_like),
+        "gap": put("gap_to_null", 0.0),
+        "no null": lambda d, a: numbers(d).pop("null"),
     },
     "zero_groups": {name: BRACKET[name] for name in ("dual raised", "primal lowered", "solution", "spread", "targets")}
     | {
@@ -430,6 +478,48 @@ def test_a_forged_claim_is_refused(saved: Callable[[str], Path], tmp_path: Path,
     assert not found.ok, f"{name}: {found}"
     assert str(found).startswith("REFUSED")
     assert all(claim.sentence.endswith(".") and "malformed" not in claim.sentence for claim in found.claims), str(found)
+
+
+def test_the_verifier_says_itself_what_is_assumed(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    """A radius that was made smaller never ends in an unconditional sentence."""
+    for kind, sentence in {
+        "best_subset": "no radius is needed: the ridge",
+        "radii": "the radii are proved",
+        "orthogonal": "no radius is needed: the dual points",
+        "perfect": "losses are never negative, so nothing is assumed",
+    }.items():
+        assert sentence in str(verify(saved(kind)))
+        assert "radii of the claim" not in str(verify(saved(kind)))
+
+    def shrunk(d: dict[str, Any], a: dict[str, Any]) -> None:
+        inside = np.linalg.norm(a["w"].reshape(6, 4), axis=1) + 0.01
+        a["claim0_radius"] = inside
+        numbers(d)["radius"] = "assumed"
+        d["claims"][0]["not_proved"] = []
+        d["claims"][0]["statement"] = "Proved for all coefficients."
+
+    found = verify(forge(saved("radii"), tmp_path, shrunk))
+    assert found.ok
+    assert "the radii are assumed" in str(found)
+    assert "with ||w_g|| <= M_g, the radii of the claim," in str(found)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "poisson", "multinomial"])
+def test_choices_by_other_losses_need_no_radius(tmp_path: Path, loss: str) -> None:
+    noise = np.random.default_rng(3).standard_normal((40, 24))
+    save_report(unconditional(loss, 1, X=noise), tmp_path / "c.json")
+    found = verify(tmp_path / "c.json")
+    assert found.ok, str(found)
+    assert "no radius is needed: the dual points" in str(found)
+
+
+def test_a_leaf_of_unknown_bound_is_not_forgotten() -> None:
+    from sparseopt.certificates.balls import arb
+    from sparseopt.certificates.choices import _least
+
+    for values in ([arb("nan"), arb(1)], [arb(1), arb("nan")], [arb(1), arb("nan"), arb(2)]):
+        assert not _least(values) >= 0.5
+    assert _least([arb(3), arb(1), arb(2)]) == 1
 
 
 @pytest.mark.parametrize("kind", REPORTS)

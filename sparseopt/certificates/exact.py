@@ -31,6 +31,7 @@ class Dual:
 
     def __init__(self, case: Exact, v: list[list[Ball]]) -> None:
         self.case, self.v = case, v
+        self.value: Ball | None = None  # -L*(A), once it is known
         self.A = [[s * x for x in row] for s, row in zip(case.s, v, strict=True)]
 
     @cached_property
@@ -176,12 +177,16 @@ class Exact:
 
     def minus_conjugate(self, point: Dual, c: Ball = 1) -> Ball:
         """-L*(cA)."""
+        if c == 1 and point.value is not None:
+            return point.value
         total = arb(0)
         for s, y, v, o in zip(self.s, self.y, point.v, self.offset, strict=True):
             if s > 0:
                 v = [c * x for x in v]
                 total += s * (sum((x * r for x, r in zip(v, o, strict=True)), arb(0))
                               - conjugate(self.loss, self.delta, y, v))  # fmt: skip
+        if c == 1:
+            point.value = total
         return total
 
     def bound(self, a: Array, strength: Ball | None = None) -> tuple[Ball, list[Ball]]:

@@ -118,7 +118,7 @@ def _aligned(problem: Problem, A: Array, U: Array) -> Array | str:
 
 def _kept(U: Array, v: Array) -> bool:
     """Whether columns stay independent, or are exactly dependent, without the samples where v = 0."""
-    return v.all() or _spanning(U[v != 0.0]) is not None
+    return bool(v.all()) or _spanning(U[v != 0.0]) is not None
 
 
 def _columns(problem: Problem, chosen: NDArray[np.int64]) -> Array:
@@ -132,7 +132,7 @@ def _seconds(problem: Problem, allowed: NDArray[np.bool_]) -> float:
     n, K = problem.loss.y.shape
     L = K - int(problem.loss.sums_to_zero)
     m = int(problem.intercept) + allowed @ problem.groups.sizes.astype(np.float64)
-    return float((5e-8 * (L * m) ** 3 + L * L * n * m * (1e-8 * m + 1e-6) + 5e-5 * n * K).sum())
+    return float((5e-8 * (L * m) ** 3 + L * L * n * m * (1e-8 * m + 2e-6) + 5e-5 * n * K).sum())
 
 
 def _spanning(U: Array) -> Array | None:

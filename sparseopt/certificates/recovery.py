@@ -80,12 +80,11 @@ def approximation(
     steps = math.log(1.0 / accuracy)
     L1, L2 = gram.largest(1), gram.largest(2)
     numbers: dict[str, float | int | str] = {"k": k, "accuracy": accuracy, "L1": L1, "L2": L2}
-    found = _first(gram, k, lambda kept, mu: kept >= k * (L2 / mu) ** 2)
-    kept_ompr, mu, method = found
-    greedy, mu_greedy, _ = _first(gram, k, lambda kept, mu: kept >= k * (L1 / mu) * steps)
+    kept_ompr, mu, method, s = _first(gram, k, lambda kept, mu: kept >= k * (L2 / mu) ** 2)
+    greedy, mu_greedy, _, _ = _first(gram, k, lambda kept, mu: kept >= k * (L1 / mu) * steps)
     exists = kept_ompr is not None
     kappa = L2 / mu if mu > 0.0 else math.inf
-    numbers |= {"s": k + (kept_ompr or k), "mu": mu, "kappa": kappa, "method": method}
+    numbers |= {"s": s, "mu": mu, "kappa": kappa, "method": method}
     numbers |= {"k_prime": kept_ompr if kept_ompr is not None else "none"}
     numbers |= {"R": math.ceil(k * kappa * steps) if exists else "none"}
     numbers |= {"k_prime_omp": greedy if greedy is not None else "none", "mu_omp": mu_greedy}
@@ -96,8 +95,8 @@ def approximation(
     if greedy is not None:
         sentences.append(f"group OMP with {greedy} groups {goal}" if not exists else f"group OMP does with {greedy}")
     if not sentences:
-        reach = "mu = 0" if mu <= 0.0 else f"kappa = {kappa:.3g}"
-        statement = f"Neither theorem promises anything: {reach} at the smallest size, and no other size is enough."
+        reach = f"mu_{s} = 0" if mu <= 0.0 else f"kappa = {kappa:.3g} for {s} groups"
+        statement = f"Neither theorem promises anything: {reach}, and no number of groups kept is enough."
         verdict = Verdict.FAILED
     else:
         statement = "; ".join(sentences) + f" (restricted condition number {kappa:.3g}, by {method})."
@@ -151,17 +150,25 @@ def exact_recovery(
     return Certificate(kind, statement, Verdict.HOLDS if holds else Verdict.FAILED, numbers, 1e-10, caveats)
 
 
-def _first(gram: BlockGram, k: int, enough: Callable[[int, float], bool]) -> tuple[int | None, float, str]:
-    """The least k' that is enough for mu_{k+k'}, with that mu; else None with mu at k' = k."""
-    before: tuple[float, str] | None = None
+def _first(gram: BlockGram, k: int, enough: Callable[[int, float], bool]) -> tuple[int | None, float, str, int]:
+    """The least k' that is enough for mu_{k+k'}, with that mu and k + k'; else None, with the mu that rules it out.
+
+    mu_s falls with s, so sizes that are not enough for mu_2 need not be looked at; where pairs are too many to
+    enumerate, the bound of mu_2 says nothing about larger s, and all sizes are tried.
+    """
+    pairs, method = gram.smallest(min(2, gram.n_groups))
+    exact = method == "enumeration"
+    last = (pairs, method, 2)
     for kept in range(k, gram.n_groups - k + 1):
+        if exact and (pairs <= 0.0 or not enough(kept, pairs)):
+            continue
         mu, method = gram.smallest(k + kept)
-        before = before or (mu, method)
+        last = (mu, method, k + kept)
         if mu <= 0.0:
             break
         if enough(kept, mu):
-            return kept, mu, method
-    return (None, *(before or gram.smallest(min(2 * k, gram.n_groups))))
+            return kept, *last
+    return None, *last
 
 
 def _count(problem: Problem, w: ArrayLike | None, k: int | None) -> int:

@@ -31,7 +31,8 @@ def run_certify(args: argparse.Namespace) -> Iterator[str]:
     yield str(report)
     yield ""
     if args.out is not None:
-        yield _saved(report, Path(args.out))
+        report.save(args.out)
+        yield _saved(Path(args.out))
     yield f"{time.perf_counter() - started:.2f} s in all"
 
 
@@ -59,7 +60,12 @@ def certified(reports: Mapping[str, Report], case: Case, args: argparse.Namespac
             yield f"{name}:"
             yield from (f"  {line}" for line in str(report).splitlines())
         if args.certify:
-            yield _saved(report, _file(args.certify, name))
+            report.save(_file(args.certify, name))
+    if args.certify and len(reports) == 1:
+        yield _saved(_file(args.certify, next(iter(reports))))
+    elif args.certify:
+        every = _file(args.certify, "*")
+        yield f"Saved {len(reports)} files of certificates, {every}; `sparseopt verify {every}` checks them."
     yield ""
 
 
@@ -87,8 +93,7 @@ def _check_file(file: Path) -> None:
         raise ValueError(f"The folder of {str(file)!r} does not exist: create it first.")
 
 
-def _saved(report: Report, file: Path) -> str:
-    report.save(file)
+def _saved(file: Path) -> str:
     return (
         f"Saved the certificates in {file} and {file.with_suffix('.npz').name}; `sparseopt verify {file}` checks them."
     )

@@ -79,8 +79,9 @@ def exact(
     Notes
     -----
     A bound of branching or enumeration holds up to rounding in float64; that of scip to the tolerances of SCIP, for
-    which a margin is subtracted. With ridge 0 the claim of a proof is about all w with ||w_g|| <= proof.radius; where
-    the columns of X are independent, no better w lies outside.
+    which a margin is subtracted. With ridge 0 the bound is for all w with ||w_g|| <= proof.radius. Mostly this leaves
+    nothing out: for squares with independent columns no better w lies outside, and dual points that are orthogonal to
+    all groups that their leaf allows need no radius. Whether that can be proved, `certificates.best_subset` says.
 
     References
     ----------

@@ -29,6 +29,8 @@ __all__ = ["Fit", "as_subset_problem", "fit_of", "model", "refit", "score", "sol
 
 Array = NDArray[np.float64]
 
+_PERFECT = 1e-28  # of the loss at z = 0
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -65,13 +67,21 @@ class Fit:
 
     @cached_property
     def rounding(self) -> float:
-        """Differences of the objective that are rounding, from the loss at z = 0, before anything is fitted."""
-        return 1e-14 * self.problem.loss.value(np.zeros_like(self.problem.loss.y))
+        """Differences of the objective that are rounding.
+
+        Predictors carry an error of eps |y|, so a sum of squares F one of eps |y| sqrt(F), and one of eps^2 |y|^2 where
+        the fit is perfect; |y|^2 is measured by the loss at z = 0.
+        """
+        return 1e-15 * float(np.sqrt(self._unfitted * max(self.value, 0.0))) + _PERFECT * self._unfitted
 
     @property
     def at_rest(self) -> float:
         """Scores up to this one are rounding, where this is the fit without groups; inf if that fit is perfect."""
-        return 1e-12 * float(self.scores.max(initial=0.0)) if self.value > self.rounding else np.inf
+        return 1e-12 * float(self.scores.max(initial=0.0)) if self.value > _PERFECT * self._unfitted else np.inf
+
+    @cached_property
+    def _unfitted(self) -> float:
+        return self.problem.loss.value(np.zeros_like(self.problem.loss.y))
 
     @property
     def outside(self) -> NDArray[np.int64]:
