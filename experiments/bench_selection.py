@@ -117,7 +117,7 @@ def rows_of(
         if each.choices:
             found = [np.isin(chosen, problems[seed][1]) for seed, chosen in each.choices.items()]
             truths = [problems[seed][1] for seed in each.choices]
-            right = [hits.all() and len(hits) == len(truth) for hits, truth in zip(found, truths, strict=True)]
+            right = [bool(hits.all()) and len(hits) == len(truth) for hits, truth in zip(found, truths, strict=True)]
             row = replace(
                 row,
                 exact=float(np.mean(right)),
@@ -176,7 +176,9 @@ def _one_thread() -> Iterator[None]:
 
 def table(rows: Sequence[Row]) -> str:
     """One line per selector in the order given; what did not pass says why."""
-    lines = [("", "seeds", "exact", "true", "false", "best", "<", ">", "seconds", "ratio", "first s", "")]
+    lines: list[tuple[str, ...]] = [
+        ("", "seeds", "exact", "true", "false", "best", "<", ">", "seconds", "ratio", "first s", "")
+    ]
     for row in rows:
         cells = [_cell(row.exact, ".2f"), _cell(row.true, ".2f"), _cell(row.false, ".2f")]
         cells += [_cell(count, "d") for count in (row.best, row.smaller, row.larger)]

@@ -45,7 +45,7 @@ def lam_max(problem: Problem) -> float:
     >>> lam_max(problem)
     1.25
     """
-    return BlockDescent(problem).zero_threshold(problem.penalty)
+    return BlockDescent(problem).zero_threshold(problem.shrinkage)
 
 
 def path(
@@ -101,7 +101,7 @@ def path(
     grid = _grid(lams, n_lams, ratio, descent, solved)
     found: list[tuple[Solution, Any, Any]] = []
     for lam in shown(grid, progress):
-        solution = descent.solve(solved.penalty.at(float(lam)), tol, max_epochs)
+        solution = descent.solve(solved.shrinkage.at(float(lam)), tol, max_epochs)
         W = problem.matrix(solution.w)
         features = np.flatnonzero(W.any(axis=1))
         b = solution.intercept if intercept_of is None else intercept_of(W)
@@ -153,7 +153,7 @@ def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: Blo
     ratio = (1e-2 if n < p else 1e-3) if ratio is None else ratio
     if not _is_number(ratio) or not 0.0 < ratio < 1.0:
         raise ValueError(f"ratio is {ratio}: pass smallest over largest lam, between 0 and 1.")
-    top = descent.zero_threshold(problem.penalty)
+    top = descent.zero_threshold(problem.shrinkage)
     return (top if top > 0.0 else 1.0) * np.geomspace(1.0, ratio, n_lams)
 
 

@@ -144,6 +144,13 @@ class Problem:
         )
 
     @property
+    def shrinkage(self) -> Penalty:
+        """The penalty, where it is one on norms; TypeError for `AtMost`, which selectors serve and solvers do not."""
+        if isinstance(self.penalty, AtMost):
+            raise TypeError(f"penalty allows at most {self.penalty.k} groups: use select, solvers need one on norms.")
+        return self.penalty
+
+    @property
     def groups(self) -> Groups:
         """The partition of the features."""
         return self.penalty.groups

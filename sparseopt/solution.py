@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.designs import as_design, block_grams
 from sparseopt.optimality import DualityGap, duality_gap, stationarity
+from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
 
 __all__ = ["BoundProof", "ConvergenceWarning", "Path", "Solution", "Status"]
@@ -305,7 +306,7 @@ class Path(Sequence[Solution]):
         if name == "ebic":
             seen = self.problem.penalty.penalised  # the others are in any model, so they are no choice
             chosen = np.count_nonzero(self.group_norms[:, seen], axis=1)
-            out += 2.0 * gamma * np.array([_log_binomial(np.count_nonzero(seen), int(k)) for k in chosen])
+            out += 2.0 * gamma * np.array([_log_binomial(int(np.count_nonzero(seen)), int(k)) for k in chosen])
         return out
 
     def best(self, criterion: str = "bic", gamma: float = 1.0) -> Solution:
@@ -337,7 +338,7 @@ class Path(Sequence[Solution]):
             direction = V.T @ (W[groups[int(g)]][kept] / norms[g])
             bend = penalty.ridge if groups.weights[g] > 0.0 else 0.0
             pull = 0.0
-            if penalty.block_strength:
+            if isinstance(penalty, Penalty) and penalty.block_strength:
                 pull = penalty.block_strength * groups.weights[g] * float(penalty.q.slope(norms[g])) / norms[g]
             stiff = np.where(e + bend + pull > 0.0, e + bend + pull, 1.0)
             df += problem.n_outputs * float((e / stiff).sum())

@@ -16,13 +16,13 @@ import difflib
 import time
 import warnings
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.cardinality import AtMost
+from sparseopt.penalty import bounded_number
 from sparseopt.problem import Problem
 from sparseopt.selection.branching import Found, branching
 from sparseopt.selection.enumeration import choices, enumeration
@@ -108,7 +108,7 @@ def exact(
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(ENGINES)}."
         raise ValueError(f"engine is {engine!r}, which is unknown: {hint}")
     for name, value in (("tol", tol), ("time_limit", time_limit)):
-        if not isinstance(value, Real) or not value > 0.0:
+        if not bounded_number(name, value, np.inf) > 0.0:
             raise ValueError(f"{name} is {value}: pass a positive number.")
     began = time.perf_counter()
     deadline = began + time_limit

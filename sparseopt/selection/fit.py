@@ -143,7 +143,7 @@ def refit(problem: Problem, chosen: ArrayLike, last: Fit | None = None, below: f
     member[chosen] = True
     features = groups.features(np.flatnonzero(member))
     columns = dense_columns(problem.design, features)
-    ridge = problem.penalty.ridge * penalised[groups.group_of[features]]
+    ridge: Array = problem.penalty.ridge * penalised[groups.group_of[features]].astype(np.float64)
     cold = np.zeros((len(features), loss.n_outputs))
     starts = [cold] if last is None else [last.W[features], cold]
     if problem.intercept:

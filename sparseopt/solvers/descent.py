@@ -83,7 +83,7 @@ def bcd(
     (True, np.int64(0))
     """
     descent = BlockDescent(problem, start)
-    solution = descent.solve(problem.penalty, tol, max_epochs)
+    solution = descent.solve(problem.shrinkage, tol, max_epochs)
     if not solution.status.ok:
         warnings.warn(solution.status.value, ConvergenceWarning, stacklevel=2)
     return solution

@@ -80,7 +80,7 @@ class Iterate:
         self.sigma = np.zeros(n_outputs)
         self.drift = 0  # sweeps since z was computed from W and b
         self.last: Snapshot | None = None
-        self.take(problem.penalty)
+        self.take(problem.shrinkage)
         self.linearise()
 
     def take(self, penalty: Penalty) -> None:

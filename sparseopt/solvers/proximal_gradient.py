@@ -95,8 +95,8 @@ def fista(
     >>> solution.gap < 1e-10, solution.support
     (True, array([0]))
     """
-    if isinstance(problem.penalty, Composite) and not problem.penalty.is_group_lasso:
-        raise TypeError(f"penalty is a Composite of {problem.penalty.q}, whose groups do not separate: use bcd.")
+    if isinstance(problem.shrinkage, Composite) and not problem.shrinkage.is_group_lasso:
+        raise TypeError(f"penalty is a Composite of {problem.shrinkage.q}, whose groups do not separate: use bcd.")
     solution = _Iteration(problem, start).run(tol, max_iter)
     if not solution.status.ok:
         warnings.warn(solution.status.value, ConvergenceWarning, stacklevel=2)
