@@ -104,7 +104,7 @@ def duality_gap(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> DualityGa
     """
     if not problem.penalty.is_group_lasso:
         raise ValueError(
-            f"penalty has q = {getattr(problem.penalty, 'q', None)}, for which no dual is known: measure it by stationarity."
+            f"penalty has q = {getattr(problem.penalty, 'q', None)}, for which no dual is known: see stationarity."
         )
     z = problem.predictor(w, b)
     A = dual_candidate(problem, z)
