@@ -72,6 +72,7 @@ def check(rng: np.random.Generator, size: str) -> Evidence:
         holds("problem (1) just below tau_S, S free, names the group of the largest gradient", same, 0.0,
               "One replacement by q and one by the gradient, lam in the proven window."),
         _large_lam(rng),
+        _leaving(_COUNTS[size] * 3),
         _cycling(),
         _instance_h(),
         _stuck(rng, _COUNTS[size] * 3),
@@ -151,6 +152,27 @@ def _large_lam(rng: np.random.Generator) -> Finding:
         corrected="Take lam in [tau_S - delta_S mu / (mu + M), tau_S), computed anew in every iteration: there exactly "
         "one group outside S is active, the one of the largest gradient. From tau_S on none is. The group that leaves "
         "is the one of smallest norm in the fit on S, and the result is the fit on the final S, of k' groups.",
+    )
+
+
+def _leaving(count: int) -> Finding:
+    """Which member leaves: by the fit on S, or by the solution of problem (1) with S free, close to tau_S and far."""
+    rng = np.random.default_rng(0)  # a counterexample is wanted, whatever the seed
+    others = {0.999: 0, 0.5: 0}
+    for _ in range(count):
+        X = design(rng, 40, 12, 0.4)
+        problem = squares(X, X @ rng.normal(size=12) + 0.1 * rng.normal(size=40), 2)
+        fit = select(problem, 3, "omp", [0, 1, 2])
+        tau = float(problem.groups.norms(problem.gradient(fit.w)[0])[3:].max())
+        for share in others:
+            w = solved(penalised(problem, [0, 1, 2], LogSum(1.0), share * tau), (fit.w, 0.0), tol=1e-9).w
+            others[share] += int(np.argmin(problem.groups.norms(w)[:3]) != np.argmin(fit.group_norms[:3]))
+    return control(
+        "the member that leaves is the smallest in the solution of problem (1), at any lam below tau_S",
+        others[0.5] / count,
+        1.0 / count,
+        f"At 0.5 tau_S it is another one than in the fit on S in {others[0.5]} of {count} instances, at 0.999 tau_S in "
+        f"{others[0.999]}.",
     )
 
 

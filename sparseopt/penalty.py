@@ -215,8 +215,9 @@ class Composite(Penalty):
 
     def group_term(self, u: Array) -> float:
         """q^-1(sum_g q(omega_g u_g)) from the norms u of all groups."""
-        if self.is_group_lasso:
-            return float(self.groups.weights @ u)
+        sizes = self.groups.weights * u
+        if self.is_group_lasso or np.count_nonzero(sizes) <= 1:  # q^-1(q(a)) = a, where a bounded q has lost its digits
+            return float(sizes.sum())
         return float(self.q.inverse(float(self._costs(u).sum())))
 
     def _shrink_norms(self, u: Array, steps: Array, at: Array) -> Array:
