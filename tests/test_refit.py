@@ -174,3 +174,27 @@ def test_more_features_than_samples() -> None:
     assert refit(problem, [0], fit).value == pytest.approx(oracle.fit(problem, [0]).value, rel=1e-9)
     one = Problem.build(X, y, groups=[20, 4])
     assert refit(one, [0]).value <= 1e-25
+
+
+@pytest.mark.parametrize("loss", ["logistic", "poisson", "multinomial", "huber"])
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_a_fit_that_gets_below_is_never_given_up(loss: str, shift: float) -> None:
+    """`below` may cut short only fits whose minimum is not below it, from any start, with any column means."""
+    rng = np.random.default_rng(7)
+    X = rng.normal(size=(80, 12)) + shift
+    z = 2.0 * (X[:, 0] - X[:, 4]) + (X[:, 8] - shift)
+    y = {
+        "logistic": (z + rng.logistic(size=80) > 0.0).astype(float),
+        "poisson": rng.poisson(np.exp(np.clip(z / 3.0, -3.0, 3.0))).astype(float),
+        "multinomial": np.digitize(z, [-1.0, 1.0]).astype(float),
+        "huber": z + rng.standard_t(2.0, size=80),
+    }[loss]
+    problem = Problem.build(X, y, groups=2, loss=loss, ridge=1e-4)
+    starts = [None, refit(problem, []), refit(problem, [0, 2]), refit(problem, [1, 3, 5])]
+    for chosen in ([0], [2], [0, 2], [0, 4], [1, 2, 4], [0, 2, 4], [3, 5]):
+        whole = refit(problem, chosen).value
+        for start in starts:
+            for room in (1e-9, 1e-4, 1e-2, 1.0):
+                below = whole * (1.0 + room)
+                assert refit(problem, chosen, start, below).value == pytest.approx(whole, rel=1e-8)
+            assert refit(problem, chosen, start, whole * 0.5).value >= whole * (1.0 - 1e-9)

@@ -66,7 +66,8 @@ def newton(loss: Loss, columns: Array, ridge: Array, starts: Sequence[Array], be
                 # The bound lies above the Hessian and promises less; if not, rounding has taken a direction from it.
                 refined = v + step if refined is None else refined
                 continue
-            if value - promised > below and hessian is _hessian:
+            # Far from the minimum a step may promise much less than there is to gain; close to it, about twice as much.
+            if promised < 0.1 * value and value - 2.0 * promised > below and hessian is _hessian:
                 return v
             t, trial = 1.0, value
             for _ in range(40):
