@@ -11,7 +11,7 @@ be refuted: a control that holds means that the check cannot see what it looks f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SIZES", "Evidence", "Finding", "Statement", "Verdict", "control", "holds", "proved"]
+__all__ = ["SIZES", "Evidence", "Finding", "Statement", "Verdict", "control", "holds", "proved", "verified"]
 
 SIZES = ("small", "medium", "large")
 
@@ -194,6 +194,18 @@ def control(claim: str, violation: float, margin: float, detail: str = "", **mor
     broken = violation >= margin
     verdict = Verdict.REFUTED if broken else Verdict.HOLDS
     return Finding(claim, verdict, Verdict.REFUTED, 1, float(violation), float(margin), detail, **more)
+
+
+def verified(claim: str, refusals: Sequence[str], tried: int) -> Finding:
+    """A finding of certificates that were saved and given to the verifier, from its refusals.
+
+    Not applicable where the verifier has no formula of the regularizer: it never runs code that a file names.
+    """
+    if refusals and all("no formula" in sentence for sentence in refusals):
+        apart = Verdict.NOT_APPLICABLE
+        return Finding(claim, apart, apart, tried, detail="The verifier knows the regularizers of the package only.")
+    detail = f"Refused: {refusals[0]}" if refusals else f"{tried} claims, through their files."
+    return proved(claim, not refusals, detail, tried)
 
 
 def proved(claim: str, enclosed: bool, detail: str = "", tried: int = 1, **more: Any) -> Finding:

@@ -51,6 +51,7 @@ def svg(figure: Any, name: str) -> str:
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     for size in ("width", "height"):  # of the element: the page sets them
         text = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<image[^>]*?) id="[^"]*"', r"\1", text)  # by content, so that two may share it; nobody asks for it
     # Glyphs and clips are named by number: several figures on one page need names of their own.
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", text)

@@ -16,7 +16,7 @@ from sparseopt import _HOMES
 
 # Modules or packages right under `sparseopt`, from the ground up.
 FLOORS = (
-    ("scalar", "jit", "structs", "progress"),
+    ("scalar", "jit", "structs", "progress", "console"),
     ("groups", "designs", "losses", "regularizers", "datasets"),
     ("penalty",),
     ("cardinality",),

@@ -25,17 +25,19 @@ from sparseopt import (
 from sparseopt.laws import check_regularizer
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-MODULE = next(block for block in BLOCKS if block.startswith("# mymodule.py"))
-SCRIPTS = [block for block in BLOCKS if block != MODULE]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+MODULES = {match[1]: block for block in BLOCKS if (match := re.match(r"# (\w+\.py)\n", block))}
+SCRIPTS = [block for block in BLOCKS if block not in MODULES.values()]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the README's module, to import from and to work in."""
-    (tmp_path / "mymodule.py").write_text(MODULE)
+    """A folder with the README's modules, to import from and to work in."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "mymodule", raising=False)
+    for name, text in MODULES.items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     return tmp_path
 
 
@@ -48,7 +50,8 @@ def run(folder: Path, *command: str) -> str:
 
 def test_there_is_code_for_each_kind_of_user() -> None:
     assert len(SCRIPTS) >= 4
-    assert len(MODULE.splitlines()) <= 35
+    assert list(MODULES) == ["shapes.py", "mymodule.py"]
+    assert all(len(one.splitlines()) <= 35 for text in MODULES.values() for one in text.split("@regularizer")[1:])
 
 
 @pytest.mark.parametrize("number", range(len(SCRIPTS)))
@@ -60,6 +63,28 @@ def test_the_code_runs(folder: Path, number: int) -> None:
 def test_a_regularizer_of_ones_own_obeys_the_laws(folder: Path) -> None:
     for eps in (0.1, 1.0, 10.0):
         check_regularizer(get_regularizer("mymodule:Root", eps=eps))
+
+
+@pytest.mark.parametrize("name", ["Ripple", "Square"])
+def test_it_is_said_what_theorem_1_1_has_to_do_with_it(folder: Path, name: str) -> None:
+    """The lines that the README shows are those that the command prints first."""
+    for package in ("flint", "cvxpy", "matplotlib"):
+        pytest.importorskip(package)
+    check_regularizer(get_regularizer(f"shapes:{name}"))
+    shown = re.search(rf"```\n({name}\(\)\n.*?)```", README, flags=re.DOTALL)
+    assert shown
+    printed = run(
+        folder, sys.executable, "-m", "sparseopt", "check", "--regularizer", f"shapes:{name}",
+        "--only", "regularizer_hypotheses", "sum_norm_bounds",
+    )  # fmt: skip
+    assert printed.startswith(shown[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Ripple", "Square"])
+def test_every_check_of_it_is_as_expected(folder: Path, name: str) -> None:
+    printed = run(folder, sys.executable, "-m", "sparseopt", "check", "--regularizer", f"shapes:{name}")
+    assert "6 statements, all as expected" in printed
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The command `sparseopt`: `solve`, `select` or `certify` for a file, `verify`, `demo`, `regularizers`.
+"""The command `sparseopt`: `solve`, `select` or `certify` for a file, `verify`, `check`, `demo`, `regularizers`.
 
 Every command prints lines of text, and refuses what it cannot do in one sentence on stderr.
 """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from sparseopt import __version__
+from sparseopt.cli.check import add_check
+from sparseopt.console import Parser, named_number, positive_integer
 from sparseopt.losses import LOSSES
 from sparseopt.selection import METHODS
 
@@ -19,6 +21,7 @@ _EXAMPLES = """examples:
   sparseopt select houses.csv --target price          at most 0, 1, 2, ... columns, best by BIC
   sparseopt certify houses.csv --lam 5% --out x.json  solve, and say what is proved of the solution
   sparseopt verify x.json                             check such a file in ball arithmetic
+  sparseopt check --out checks                        check the statements of the paper, write a page about them
   sparseopt regularizers                              what --penalty can name
 """
 
@@ -63,23 +66,16 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors as one sentence, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see {self.prog} --help).")
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of the command `sparseopt`; it raises ValueError where others would print the usage and exit."""
-    main = _Parser(
+    main = Parser(
         prog="sparseopt",
         description="Group-sparse regression and classification, with certificates.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     main.add_argument("--version", action="version", version=f"sparseopt {__version__}")
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, help: str, description: str, epilog: str | None) -> argparse.ArgumentParser:
         return commands.add_parser(
@@ -102,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     said = "Check files of certificates in ball arithmetic; exit status 0 if all are verified, 1 if one is refused."
     verify = command("verify", "check certificates", said, None)
     verify.add_argument("files", metavar="FILE.json", nargs="+")
+    said = "Check the statements of arXiv 2402.17902 and extensions of them; exit status 1 if one is not as expected."
+    add_check(command("check", "check the statements of the paper, or a regularizer of your own", said, None))
     demo = commands.add_parser("demo", help="solve data sets that come with scikit-learn and draw their paths")
     demo.add_argument("data", nargs="?", default="all", choices=("breast", "diabetes", "digits", "all"))
     demo.add_argument("--plot", metavar="DIR", default=".", help="folder for the figures (default: the current one)")
@@ -119,7 +117,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     add("--groups", metavar="SPEC", help="see below; default the groups in the file, or one per column")
     add("--weights", choices=("sqrt", "ones"), default="sqrt", help="group weights: root of the size (default), or 1")
     add("--loss", choices=tuple(LOSSES), help="default: guessed from the target")
-    add("--loss-param", metavar="NAME=VALUE", action="append", default=[], type=_parameter, help="such as delta=0.5")
+    add("--loss-param", metavar="NAME=VALUE", action="append", default=[], type=named_number, help="such as delta=0.5")
     add("--no-intercept", dest="intercept", action="store_false", help="fit no intercept")
     add(
         "--standardize",
@@ -133,7 +131,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _add_choice(command: argparse.ArgumentParser, what: str, rules: tuple[str, ...]) -> None:
     """How one of several solutions is chosen, and what is written."""
     add = command.add_argument
-    add("--cv", metavar="K", type=_positive, nargs="?", const=5, help="K-fold cross-validation (5)")
+    add("--cv", metavar="K", type=positive_integer, nargs="?", const=5, help="K-fold cross-validation (5)")
     add("--rule", choices=rules, help=f"how {what} is chosen: min with --cv, else bic")
     add("--jobs", metavar="N", type=int, help="folds at a time (1)")
     add("--coefficients", action="store_true", help="print the nonzero coefficients, in the units of the data")
@@ -151,7 +149,7 @@ def _add_solve(command: argparse.ArgumentParser, tol: float) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        type=_parameter,
+        type=named_number,
         help="of the penalty (repeatable)",
     )
     add("--composite", action="store_true", help="the penalty lam q^-1(sum_g q(omega_g ||w_g||)) of arXiv 2402.17902")
@@ -160,11 +158,11 @@ def _add_solve(command: argparse.ArgumentParser, tol: float) -> None:
     which = command.add_mutually_exclusive_group()
     which.add_argument("--lam", metavar="X", type=_strength, help="one solution: lam, or as 5%% in percent of lam_max")
     which.add_argument(
-        "--path", metavar="N", type=_positive, nargs="?", const=100, default=100, help="N values of lam (100)"
+        "--path", metavar="N", type=positive_integer, nargs="?", const=100, default=100, help="N values of lam (100)"
     )
     _add_choice(command, "lam", ("min", "1se", "aic", "bic", "ebic"))
     add("--tol", metavar="T", type=_tolerance, default=tol, help=f"relative duality gap or stationarity ({tol:g})")
-    add("--max-epochs", metavar="N", type=_positive, default=10_000, help="limit of sweeps per lam (10000)")
+    add("--max-epochs", metavar="N", type=positive_integer, default=10_000, help="limit of sweeps per lam (10000)")
 
 
 def _add_select(command: argparse.ArgumentParser) -> None:
@@ -200,13 +198,6 @@ def _add_proofs(command: argparse.ArgumentParser) -> None:
     add("--kind", metavar="NAME", action="append", help="certify this only (repeatable), such as duality_gap")
 
 
-def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no integer >= 1")
-    return value
-
-
 def _tolerance(text: str) -> float:
     try:
         value = float(text)
@@ -240,14 +231,6 @@ def _sizes(text: str) -> int | Sequence[int]:
         if numbers[0] <= numbers[1]:
             return range(numbers[0], numbers[1] + 1)
     raise argparse.ArgumentTypeError(f"{text!r} is no number of groups 5, range 1..8 or list 1,3,5")
-
-
-def _parameter(text: str) -> tuple[str, float]:
-    name, equals, value = text.partition("=")
-    try:
-        return name.strip(), float(value if equals else "")
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=number") from None
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.cardinality import AtMost
+from sparseopt.console import columns
 from sparseopt.regularizers import REGULARIZERS
 from sparseopt.selection import SubsetPath
 from sparseopt.solution import Solution
 from sparseopt.validation import CrossValidation
 
 __all__ = [
-    "columns",
     "describe_coefficients",
     "describe_regularizers",
     "describe_sizes",
@@ -25,16 +25,6 @@ __all__ = [
 
 _SHOWN = 40
 _CHANGES = 6
-
-
-def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
-    """Lines of a table: the first column left, the others right; the first row is a heading."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        first = f"{row[0]:<{widths[0]}}"
-        lines.append(indent + "  ".join([first, *(f"{e:>{w}}" for e, w in zip(row[1:], widths[1:], strict=True))]))
-    return [line.rstrip() for line in lines]
 
 
 def describe_solution(solution: Solution, chosen: str, units: str = "") -> list[str]:
