@@ -72,6 +72,8 @@ def figure(evidence: Evidence) -> Any:
     for colour, (name, values) in zip(COLOURS, evidence.series.items(), strict=False):
         two, one, alone, null = values.T
         open_ = alone - two > 1e-7 * null
+        if not open_.any():  # q(a) = a: problem (1) is the group lasso, the sandwich has no width
+            continue
         width = ((alone - two) / null)[open_]
         place = ((one - two) / np.maximum(alone - two, 1e-300))[open_]
         ax.semilogx(width, place, ".", markersize=6, alpha=0.75, color=colour, label=name)
@@ -80,7 +82,10 @@ def figure(evidence: Evidence) -> Any:
     ax.set_yticks([0.0, 0.5, 1.0], ["OPT(2)", "½", "one group"])
     ax.set_xlabel("width of the sandwich over L(0), where it is open")
     ax.set_ylabel("place of OPT(1)")
-    legend(ax, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.3))
+    if ax.lines[:-2]:
+        legend(ax, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 1.3))
+    else:
+        ax.set_title("nowhere open")
     return drawing
 
 
