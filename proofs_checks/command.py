@@ -77,7 +77,7 @@ def run_check(args: argparse.Namespace) -> Generator[str, None, int]:
     if args.list:
         yield from _listed()
         return 0
-    from sparseopt.proofs_checks.running import run, write_evidence
+    from sparseopt.proofs_checks.running import run, write_certificates, write_evidence
 
     started = time.perf_counter()
     q = _regularizer(args)
@@ -104,12 +104,16 @@ def run_check(args: argparse.Namespace) -> Generator[str, None, int]:
     from sparseopt.proofs_checks.report import write_report
 
     write_evidence(found, folder / "evidence.json", args.size, args.seed, own)
+    write_certificates(found, folder)
     write_report(found, folder / "report.html", args.size, args.seed, own)
     wrong = sum(not evidence.as_expected for evidence in found)
     if not args.quiet or wrong:
         told = "all as expected" if not wrong else f"{wrong} not as expected"
         yield f"{len(found)} statements, {told}; {time.perf_counter() - started:.1f} s"
         yield f"Wrote {folder / 'report.html'} and {folder / 'evidence.json'}."
+        files = [name for evidence in found for finding in evidence.findings for name in finding.certificates]
+        if files:
+            yield f"Certificates: sparseopt verify {' '.join(str(folder / name) for name in files)}"
     return int(wrong > 0)
 
 

@@ -53,8 +53,8 @@ class Finding:
         The numbers behind the verdict, in a sentence; a counterexample if there is one.
     printed, corrected : str
         For a statement that is refuted as printed (arXiv v1): its printed form, and the form that does hold.
-    certificates : tuple of str
-        Files that `sparseopt verify` checks.
+    reports : dict from file name to Report
+        Certificates behind the verdict, some of them; saved under these names they are for `sparseopt verify`.
     """
 
     claim: str
@@ -66,7 +66,12 @@ class Finding:
     detail: str = ""
     printed: str = ""
     corrected: str = ""
-    certificates: tuple[str, ...] = ()
+    reports: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """Names of the files of `reports`."""
+        return tuple(self.reports)
 
     @property
     def as_expected(self) -> bool:

@@ -180,6 +180,7 @@ def _instance(rng: np.random.Generator) -> Finding:
         f"20 × 10, five groups, λ at {lam / float(window['tau']):.2f} of its threshold: OPT lies in "
         f"[{dual:.13f}, {primal:.13f}], relative gap {gap:.1e}; the saved claim is "
         f"{'verified' if verification.startswith('VERIFIED') else 'refused'}.",
+        reports={"machine_proofs.json": report},
     )
 
 

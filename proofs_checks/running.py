@@ -17,7 +17,7 @@ from sparseopt.proofs_checks.evidence import SIZES, Evidence, Finding, Statement
 if TYPE_CHECKING:
     from sparseopt.proofs_checks.own_regularizer import Summary
 
-__all__ = ["STATEMENTS", "as_json", "run", "statement", "write_evidence"]
+__all__ = ["STATEMENTS", "as_json", "run", "statement", "write_certificates", "write_evidence"]
 
 # In the order of the report: the paper first, then what goes beyond it.
 STATEMENTS = (
@@ -127,6 +127,14 @@ def write_evidence(
 ) -> None:
     """Write `as_json` to a file."""
     Path(path).write_text(as_json(found, size, seed, own) + "\n", encoding="utf-8")
+
+
+def write_certificates(found: Sequence[Evidence], folder: str | Path) -> None:
+    """Save the reports of all findings in a folder, which exists, under their names."""
+    for evidence in found:
+        for finding in evidence.findings:
+            for name, report in finding.reports.items():
+                report.save(Path(folder) / name)
 
 
 def _check(name: str, size: str, seed: int, regularizer: Any) -> Evidence:

@@ -32,6 +32,7 @@ __all__ = ["STATEMENT"]
 
 _COUNTS = {"small": 6, "medium": 120, "large": 1000}
 _STARTS = 20
+_KEPT = 3  # certificates that are saved beside the report
 _SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995, 0.999, 0.9999)
 _TOLERANCE = 1e-9
 Instance = tuple[Problem, NDArray[np.float64], Certificate]
@@ -106,10 +107,14 @@ def _instances(rng: np.random.Generator, count: int) -> list[Instance]:
 def _verified(instances: list[Instance]) -> Finding:
     """Every certificate through its file and the verifier in ball arithmetic."""
     refused = []
+    kept = {}
     with tempfile.TemporaryDirectory() as folder:
         for at, (problem, w, certificate) in enumerate(instances):
             file = Path(folder) / f"instance-{at}.json"
-            Report(problem, w, 0.0, (certificate,)).save(file)
+            report = Report(problem, w, 0.0, (certificate,))
+            report.save(file)
+            if at < _KEPT:
+                kept[f"unique_minimiser_{at}.json"] = report
             verification = verify(file)
             if not verification:
                 refused.append(f"instance {at}: {verification.claims[0].sentence}")
@@ -122,6 +127,7 @@ def _verified(instances: list[Instance]) -> Finding:
         if not refused
         else f"{len(refused)} certificates were refused; {refused[0]}",
         len(instances),
+        reports=kept,
     )
 
 
