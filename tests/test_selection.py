@@ -1,6 +1,6 @@
 """Selectors against definitions written anew: fits by lstsq and scipy, choices by trying everything.
 
-THEORY numbers are those of the windows and counterexamples of problem (1), arXiv 2402.17902.
+The numbers are those of the windows and counterexamples of problem (1), arXiv 2402.17902.
 """
 
 from __future__ import annotations

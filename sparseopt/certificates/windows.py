@@ -1,4 +1,4 @@
-"""The window below tau in which one group is active, verified: see THEORY of Fact B in the maker's file `onegroup`.
+"""The window below tau in which one group is active, verified: the theory is in the maker's file `onegroup`.
 
 Groups are scaled by 1 / omega_g. At the best fit without penalised groups group i has the largest gradient, tau, the
 others at most `second`. If over ||w_i|| <= r all secants of the gradient are at least mu in group i and at most M from
