@@ -1,6 +1,10 @@
-"""PyTorch side of sparseopt: the core's regularizers on tensors of any device.
+"""PyTorch side of sparseopt: networks trained to block sparsity with the core's regularizers and selection rules.
 
-Importing this package lets `sparseopt.scalar` act on `torch.Tensor`, so every regularizer's `value`, `slope` and
+    s = prune(model, optimizer, sparsity=0.9, block=16, total_steps=N)
+    ...                                                                     the training loop, unchanged
+    model = s.fold()
+
+Importing this package also lets `sparseopt.scalar` act on `torch.Tensor`, so every regularizer's `value`, `slope` and
 `prox` accepts tensors, keeps their dtype and device, and has gradients.
 """
 
@@ -9,5 +13,36 @@ from __future__ import annotations
 import torch
 
 from sparseopt import scalar
+from sparseopt.nn.blocks import BlockGrid
+from sparseopt.nn.masking import dense_state_dict, fold, sync_masks
+from sparseopt.nn.methods import ACDC, METHODS, GradualMagnitude, Magnitude, Method, SequentialAttention, get_method
+from sparseopt.nn.planning import LayerPlan, Plan, plan
+from sparseopt.nn.pruning import prune
+from sparseopt.nn.schedule import Cubic, Exponential, Linear, Phase, PhaseSchedule
+from sparseopt.nn.sparsifier import Sparsifier
+
+__all__ = [
+    "plan",
+    "Plan",
+    "LayerPlan",
+    "BlockGrid",
+    "prune",
+    "Sparsifier",
+    "fold",
+    "dense_state_dict",
+    "sync_masks",
+    "PhaseSchedule",
+    "Phase",
+    "Exponential",
+    "Cubic",
+    "Linear",
+    "METHODS",
+    "get_method",
+    "Method",
+    "SequentialAttention",
+    "ACDC",
+    "Magnitude",
+    "GradualMagnitude",
+]
 
 scalar.use(torch.Tensor, torch)
