@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,7 @@ class ClickModel(nn.Module):
         self.embedding = nn.Embedding(sum(vocabulary), width)
         sizes = [width * len(vocabulary), *hidden]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         self.dense = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
