@@ -14,10 +14,30 @@ import torch
 
 from sparseopt import scalar
 from sparseopt.nn.blocks import BlockGrid
+from sparseopt.nn.budget import kept_blocks
+from sparseopt.nn.logs import JsonLinesLog, TensorBoardLog
 from sparseopt.nn.masking import dense_state_dict, fold, sync_masks
-from sparseopt.nn.methods import ACDC, METHODS, GradualMagnitude, Magnitude, Method, SequentialAttention, get_method
+from sparseopt.nn.methods import (
+    ACDC,
+    METHODS,
+    OMP,
+    OMPR,
+    Expm1,
+    GradualMagnitude,
+    GroupLasso,
+    Magnitude,
+    MaskedL1,
+    Method,
+    PowerPropagation,
+    ProximalMethod,
+    RigL,
+    SequentialAttention,
+    get_method,
+)
+from sparseopt.nn.pictures import plot_attention, plot_history, plot_masks, plot_schedule
 from sparseopt.nn.planning import LayerPlan, Plan, plan
 from sparseopt.nn.pruning import prune
+from sparseopt.nn.reporting import LayerReport, Report, report
 from sparseopt.nn.schedule import Cubic, Exponential, Linear, Phase, PhaseSchedule
 from sparseopt.nn.sparsifier import Sparsifier
 
@@ -43,6 +63,24 @@ __all__ = [
     "ACDC",
     "Magnitude",
     "GradualMagnitude",
+    "PowerPropagation",
+    "MaskedL1",
+    "Expm1",
+    "GroupLasso",
+    "ProximalMethod",
+    "OMP",
+    "OMPR",
+    "RigL",
+    "kept_blocks",
+    "report",
+    "Report",
+    "LayerReport",
+    "plot_masks",
+    "plot_history",
+    "plot_schedule",
+    "plot_attention",
+    "TensorBoardLog",
+    "JsonLinesLog",
 ]
 
 scalar.use(torch.Tensor, torch)

@@ -11,13 +11,16 @@ row or column are smaller where the block does not divide the matrix. `segments`
 for projections that are stacked in one weight (queries, keys, values), so that no block lies in two of them.
 
 Two maps connect blocks and entries, and are adjoint to each other: `expand` repeats one number per block over its
-entries, `pool` adds the entries of a block.
+entries, `pool` adds the entries of a block. Neither permutes a weight: a grid is repeated or summed along the rows, and
+only the strips in between, smaller by the rows of a block, have their channels moved.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,9 +37,15 @@ class BlockGrid:
     shape : tuple of int
         Shape of the weight: (out, in, *kernel).
     block : tuple of int
-        (b_out, b_in): rows and columns of a block, at most those of the matrix.
+        (b_out, b_in): rows and columns of a block. A side that is longer than the matrix is cut to it.
     segments : int
         Parts of equal size that the rows are cut into before blocks are.
+
+    Raises
+    ------
+    ValueError
+        When the weight has fewer than two dimensions or no entries, a side of the block is no positive whole number, or
+        `segments` does not divide the rows.
 
     Examples
     --------
@@ -56,14 +65,15 @@ class BlockGrid:
     def __post_init__(self) -> None:
         if len(self.shape) < 2 or min(self.shape) < 1:
             raise ValueError(f"a weight needs two dimensions or more, none of them empty, got the shape {self.shape}.")
-        if self.segments < 1 or self.shape[0] % self.segments:
+        if not _is_side(self.segments) or self.shape[0] % self.segments:
             raise ValueError(
-                f"segments={self.segments} does not divide the {self.shape[0]} outputs: choose a divisor, or 1."
+                f"segments={self.segments!r} does not divide the {self.shape[0]} outputs: choose a divisor, or 1."
             )
+        if len(self.block) != 2 or not all(_is_side(side) for side in self.block):
+            raise ValueError(f"block must be two positive whole numbers (outputs, inputs), got {self.block}.")
         rows, cols = self.shape[0] // self.segments, prod(self.shape[1:])
-        if len(self.block) != 2 or min(self.block) < 1:
-            raise ValueError(f"block must be two positive numbers (outputs, inputs), got {self.block}.")
-        object.__setattr__(self, "block", (min(self.block[0], rows), min(self.block[1], cols)))
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "block", (min(int(self.block[0]), rows), min(int(self.block[1]), cols)))
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -88,16 +98,18 @@ class BlockGrid:
 
     def sizes(self) -> Tensor:
         """Entries of every block, (R, C) of int64."""
-        return self.pool(torch.ones(self.shape, dtype=torch.int64))
+        rows, cols = self.matrix_shape
+        heights = _lengths(rows // self.segments, self.block[0]).repeat(self.segments)
+        return heights.unsqueeze(1) * _lengths(cols, self.block[1])
 
     def expand(self, values: Tensor) -> Tensor:
         """One number per block, (R, C), repeated over the entries of its block: a tensor of the weight's shape."""
         return self._rows(self._columns(values))
 
     def scale(self, weight: Tensor, values: Tensor) -> Tensor:
-        """weight * expand(values), without building the expansion where the rows divide evenly."""
-        strips = self._columns(values)
-        if self.shape[0] % self.block[0] or self.segments > 1:
+        """weight * expand(values) in the weight's dtype, without the expansion where blocks divide the rows."""
+        strips = self._columns(values.to(weight.dtype))
+        if (self.shape[0] // self.segments) % self.block[0]:
             return weight * self._rows(strips)
         blocks = weight.unflatten(0, (-1, self.block[0]))
         return (blocks * strips.unsqueeze(1)).flatten(0, 1)
@@ -117,8 +129,12 @@ class BlockGrid:
         return columns.unflatten(1, (-1, b_in)).sum(2)
 
     def norms(self, weight: Tensor) -> Tensor:
-        """u: the Frobenius norm of every block, (R, C)."""
-        return self.pool(weight * weight).sqrt()
+        """u: the Frobenius norm of every block, (R, C), in float32 at least.
+
+        In float16 the square of 1e-4 is 0, and 8 bits of bfloat16 would make equals of blocks that differ.
+        """
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        return self.pool(wide * wide).sqrt()
 
     def _columns(self, values: Tensor) -> Tensor:
         """(R, C) repeated along the inputs: (R, in, *kernel)."""
@@ -132,3 +148,12 @@ class BlockGrid:
         """(R, in, *kernel) repeated along the outputs: the weight's shape."""
         parts = strips.unflatten(0, (self.segments, -1)).repeat_interleave(self.block[0], 1)
         return parts[:, : self.shape[0] // self.segments].flatten(0, 1)
+
+
+def _lengths(total: int, side: int) -> Tensor:
+    """Lengths of the parts of `total` entries cut every `side`: the last one is what remains."""
+    return (total - torch.arange(0, total, side)).clamp(max=side)
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, Integral) and int(value) > 0

@@ -1,6 +1,8 @@
 """What happened in a pruning: an event for every choice of blocks and every change of phase.
 
-An event keeps numbers only, so that the history of a long training stays small and goes into a checkpoint as it is.
+An event keeps numbers and strings only, so that the history of a long training stays small and goes into a checkpoint
+as it is. The history is what sparsity and phase over time are drawn from: between two events no mask changes, so
+both are step functions of the number of optimizer steps. `observe` tells how things are now, after the last event.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sparseopt.nn.layers import Layer
 
-__all__ = ["Event", "observe"]
+__all__ = ["BINS", "RANGE", "Event", "observe"]
 
 BINS = 40
 RANGE = (-3.0, 3.0)  # of log10 of the attention
@@ -25,12 +28,28 @@ class Event:
 
     Attributes
     ----------
+    step : int
+        Steps that the optimizer had taken.
+    what : {"choose", "enter"}
+        What happened.
+    phase : {"dense", "sparsify", "sparse"}
+        The phase of the next step.
     sparsity : float
-        Share of the plan's weights that the model multiplies by 0 from now on.
+        Share of the entries of the plan's weights that the model multiplies by 0 from now on.
     kept : list of int
-        Blocks of every layer that are in use.
+        Blocks of every layer that are in use, in the plan's order.
     attention : list of int
-        How many blocks have log10 of their factor in each of 40 bins of [-3, 3]; empty without logits.
+        When a phase begins: the blocks that the layers with logits use, counted by log10 |factor| in 40 equal bins
+        of [-3, 3]; the outer bins hold what lies beyond, factors that are 0 are left out. Empty for masks without
+        logits, and for choices.
+
+    Examples
+    --------
+    >>> event = Event(10, "enter", "sparse", 0.9, [25], [])
+    >>> print(event)
+    step 10: enters a sparse phase, sparsity 0.900
+    >>> Event.from_list(event.to_list()) == event
+    True
     """
 
     step: int
@@ -56,11 +75,14 @@ class Event:
 
 @torch.no_grad()
 def observe(layers: Sequence[Layer], step: int, phase: str, what: str, sparsity: float) -> Event:
-    """The event of this moment."""
+    """The event of this moment; see `Event`."""
     kept = [int(layer.mask.alive().sum()) for layer in layers]
     attention: list[int] = []
     if what == "enter" and any(layer.logits is not None for layer in layers):
-        factors = torch.cat([layer.factors().flatten().float().cpu() for layer in layers if layer.logits is not None])
-        powers = factors[factors > 0].log10().clamp(*RANGE)
-        attention = [int(n) for n in torch.histc(powers, BINS, *RANGE)]
+        attention = [int(n) for n in _histogram([layer.factors() for layer in layers if layer.logits is not None])]
     return Event(step, what, phase, sparsity, kept, attention)
+
+
+def _histogram(factors: Sequence[Tensor]) -> Tensor:
+    sizes = torch.cat([each.flatten().double().cpu() for each in factors]).abs()
+    return torch.histc(sizes[sizes.isfinite() & (sizes > 0)].log10().clamp(*RANGE), BINS, *RANGE)

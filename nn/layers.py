@@ -1,8 +1,8 @@
 """A pruned layer as methods see it: stored weight, logits, mask, and what is computed from them.
 
 Everything is looked up at each access: `fully_shard` replaces parameters by sharded ones, and a checkpoint may replace
-tensors. `full` gathers a sharded tensor, so that every process ranks the same numbers; `write` puts a full tensor back
-into its shards.
+tensors. Numbers of whole layers are gathered from the shards, so that every process ranks the same ones: all processes
+ask for them together.
 """
 
 from __future__ import annotations
@@ -11,36 +11,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from sparseopt.nn.blocks import BlockGrid
 from sparseopt.nn.masks import PHASES, BlockMask
 from sparseopt.nn.planning import LayerPlan
+from sparseopt.nn.sharding import full, is_sharded, write
 
 __all__ = ["Layer", "effective", "full", "write"]
 
 
-def full(tensor: Tensor) -> Tensor:
-    """The whole tensor, detached: gathered from all processes if it is sharded."""
-    tensor = tensor.detach()
-    gather = getattr(tensor, "full_tensor", None)
-    return tensor if gather is None else gather()
-
-
-@torch.no_grad()
-def write(target: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor into `target`, which may be sharded. Every process brings the same value."""
-    if hasattr(target, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
-
-        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)  # type: ignore[attr-defined]
-    target.detach().copy_(value)
+def _wide(tensor: Tensor) -> Tensor:
+    """Dense, and in float32 at least: squares of small numbers in half precision are 0."""
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @torch.no_grad()
 def _factors(mask: BlockMask, weight: Tensor) -> Tensor:
     """`mask.factors` of a whole weight, with whole logits."""
     logits = mask.logits
-    if logits is None or not hasattr(logits, "full_tensor"):
+    if logits is None or not is_sharded(logits):
         return mask.factors(weight)
     mask._parameters["logits"] = nn.Parameter(full(logits))
     try:
@@ -83,14 +74,21 @@ class Layer:
         return self.plan.grid
 
     @property
+    def chain(self) -> Any:
+        """The parametrizations of the weight."""
+        if not is_parametrized(self.module, self.attribute):
+            raise ValueError(f"{self.name} has no mask any more: the model was folded, and pruning has ended.")
+        return self.module.parametrizations[self.attribute]
+
+    @property
     def mask(self) -> BlockMask:
         """The parametrization."""
-        return next(each for each in self.module.parametrizations[self.attribute] if isinstance(each, BlockMask))
+        return next(each for each in self.chain if isinstance(each, BlockMask))
 
     @property
     def stored(self) -> nn.Parameter:
         """The trained parameter: the weight before the mask is applied."""
-        return self.module.parametrizations[self.attribute].original
+        return self.chain.original
 
     @property
     def logits(self) -> nn.Parameter | None:
@@ -113,13 +111,13 @@ class Layer:
     @torch.no_grad()
     def norms(self) -> Tensor:
         """u of the stored weight, (R, C)."""
-        return self.grid.norms(full(self.stored))
+        return self.grid.norms(_wide(full(self.stored)))
 
     @torch.no_grad()
     def gradient_norms(self) -> Tensor | None:
         """||gradient|| of every block of the stored weight, (R, C); None before the first backward pass."""
         gradient = self.stored.grad
-        return None if gradient is None else self.grid.norms(full(gradient))
+        return None if gradient is None else self.grid.norms(_wide(full(gradient)))
 
     @property
     def kept(self) -> Tensor:

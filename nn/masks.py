@@ -18,8 +18,7 @@ decay them. Every mask begins with f = 1: pruning starts from the function that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +56,7 @@ class BlockMask(nn.Module):
     mask: Tensor
     phase: Tensor
     logits: nn.Parameter | None
-    place = 0  # of the weight among the parameters of its module
+    followers: tuple[str, ...] = ()  # parameters of the module that come after the weight
 
     def __init__(self, grid: BlockGrid, device: torch.device | None = None) -> None:
         super().__init__()
@@ -82,22 +81,12 @@ class BlockMask(nn.Module):
         """The stored weight for which a fresh mask gives `weight`."""
         return weight
 
-    @torch.no_grad()
-    def restart(self) -> None:
-        """Give the logits their first values, f = 1."""
+    def fresh(self) -> dict[str, Tensor]:
+        """What `state_dict` gives, with the logits of f = 1: for checkpoints of the plain model, which have none."""
+        return self.state_dict()
 
     def extra_repr(self) -> str:
         return f"{self.grid.counts[0]} x {self.grid.counts[1]} blocks of {self.grid.block[0]} x {self.grid.block[1]}"
-
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: Any
-    ) -> None:
-        # A checkpoint of the plain model has nothing for this module: its weights are then those of a fresh mask.
-        names = [prefix + name for name in (*self._parameters, *self._buffers)]
-        if not any(name in state_dict for name in names):
-            self.restart()
-            return
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
 
 class LogitMask(BlockMask):
@@ -117,10 +106,20 @@ class LogitMask(BlockMask):
     def factors(self, weight: Tensor) -> Tensor:
         return (self.attention() * self.alive()).to(weight.dtype)
 
-    @torch.no_grad()
-    def restart(self) -> None:
+    def fresh(self) -> dict[str, Tensor]:
         assert self.logits is not None
-        self.logits.fill_(self.first)
+        return {**super().fresh(), "logits": torch.full_like(self.logits, self.first, requires_grad=False)}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogitMask:
+        # `model.to(torch.bfloat16)` is about weights. Logits that differ by less than 2^-8 would stop to differ.
+        assert self.logits is not None
+        before, gradient = self.logits.data, self.logits.grad
+        super()._apply(fn, recurse)
+        wide = torch.promote_types(self.logits.dtype, torch.float32)
+        if self.logits.dtype != wide:
+            self.logits.data = before.to(self.logits.device, wide)
+            self.logits.grad = None if gradient is None else gradient.to(self.logits.device, wide)
+        return self
 
 
 class SoftmaxMask(LogitMask):
@@ -156,9 +155,10 @@ class SoftmaxMask(LogitMask):
         logits = self.logits.flatten()
         if self.over == "alive":
             alive = self.alive().flatten()
-            attention = torch.softmax(logits.masked_fill(~alive, -math.inf), 0) * alive.sum()
-        else:
-            attention = torch.softmax(logits, 0) * logits.numel()
+            logits = logits.masked_fill(~alive, -math.inf)
+        # Divided by the mean, and not as softmax times n, which is 1 - 6e-8 for 41 equal logits.
+        powers = (logits - logits.max().detach()).exp()
+        attention = powers / (powers.sum() / alive.sum() if self.over == "alive" else powers.mean())
         if self.clip is not None:
             attention = attention.clamp(*self.clip)
         return attention.view(self.grid.counts)
@@ -173,13 +173,13 @@ class ExpMask(LogitMask):
 
 
 class Expm1Mask(LogitMask):
-    """f = e^logit - 1, logit >= 0: 0 at no cost. With weight decay on both, the penalty is the sparse `Expm1Mask`."""
+    """f = e^max(logit, 0) - 1: 0 at no cost. With weight decay on both, the penalty is the sparse `Expm1Mask`."""
 
     first = math.log(2.0)
 
     def attention(self) -> Tensor:
         assert self.logits is not None
-        return torch.expm1(self.logits)
+        return torch.expm1(self.logits.clamp(min=0.0))
 
 
 class LinearMask(LogitMask):
@@ -206,12 +206,15 @@ class PowerMask(BlockMask):
         self.alpha = alpha
 
     def factors(self, weight: Tensor) -> Tensor:
-        squares = self.grid.pool(weight * weight)
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))  # in half precision 1e-4 squared is 0
+        squares = self.grid.pool(wide * wide)
         zero = squares == 0.0
         powers = torch.where(zero, 1.0, squares) ** (0.5 * (self.alpha - 1.0))
-        return torch.where(zero | ~self.alive(), 0.0 if self.alpha > 1.0 else 1.0, powers) * self.alive()
+        powers = torch.where(zero, 0.0 if self.alpha > 1.0 else 1.0, powers) * self.alive()
+        return powers.to(weight.dtype)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        norms = self.grid.norms(weight)
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        norms = self.grid.norms(wide)
         powers = torch.where(norms == 0.0, 1.0, norms) ** (1.0 / self.alpha - 1.0)
-        return self.grid.scale(weight, powers)
+        return self.grid.scale(wide, powers).to(weight.dtype)

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from sparseopt.nn.methods import Method
 from sparseopt.nn.planning import INCLUDED, Plan
 from sparseopt.nn.planning import plan as make_plan
+from sparseopt.nn.readiness import planned_weights, require_plain, require_ready
 from sparseopt.nn.schedule import PhaseSchedule
 from sparseopt.nn.sparsifier import Sparsifier
 
@@ -78,10 +79,15 @@ def prune(
     >>> float((model[0].weight == 0).float().mean())
     0.90625
     """
+    require_plain(model)
     if plan is None:
         if sparsity is None:
             raise ValueError("sparsity is missing: give the share of the blocks to drop, or a plan.")
         plan = make_plan(model, sparsity, block, min_blocks, include, exclude, overrides, budget, example_input)
+    elif sparsity is not None and sparsity != plan.sparsity:
+        raise ValueError(f"sparsity is {sparsity} and the plan has {plan.sparsity}: leave sparsity out.")
+    if optimizer is not None:  # before the model gets masks: an error leaves it as it was
+        require_ready(optimizer, planned_weights(model, plan), logit_lr, logit_weight_decay)
     sparsifier = Sparsifier(model, plan, method, total_steps, schedule, **settings)
     if optimizer is not None:
         sparsifier.add_to(optimizer, logit_lr, logit_weight_decay)

@@ -15,8 +15,11 @@ dense phase (AC/DC: iterative hard thresholding); with a sparsify phase between 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from numbers import Integral
 from typing import Any, NamedTuple
 
 __all__ = ["CUBIC", "EXPONENTIAL", "KINDS", "Cubic", "Exponential", "Linear", "Phase", "PhaseSchedule"]
@@ -32,8 +35,9 @@ class Phase(NamedTuple):
     stop: int
 
 
-class Exponential(NamedTuple):
-    """(1 - e^(-c t)) / (1 - e^(-c)), c > 0: most blocks leave early. arXiv 2402.17902 uses c = 4.
+@dataclass(frozen=True)
+class Exponential:
+    """(1 - e^(-c t)) / (1 - e^(-c)), c >= 0: most blocks leave early. arXiv 2402.17902 uses c = 4; c = 0 is t.
 
     >>> round(Exponential(4.0)(0.5), 4)
     0.8808
@@ -41,19 +45,33 @@ class Exponential(NamedTuple):
 
     c: float = 4.0
 
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.c < math.inf:
+            raise ValueError(f"c must be a finite number of at least 0, got {self.c}.")
+
     def __call__(self, t: float) -> float:
-        return math.expm1(-self.c * t) / math.expm1(-self.c)
+        return math.expm1(-self.c * t) / math.expm1(-self.c) if self.c > 0.0 else t
 
 
-class Cubic(NamedTuple):
-    """1 - (1 - t)^3: the gradual magnitude pruning of Zhu and Gupta (2017)."""
+@dataclass(frozen=True)
+class Cubic:
+    """1 - (1 - t)^3: the gradual magnitude pruning of Zhu and Gupta (2017).
+
+    >>> Cubic()(0.5)
+    0.875
+    """
 
     def __call__(self, t: float) -> float:
         return 1.0 - (1.0 - t) ** 3
 
 
-class Linear(NamedTuple):
-    """t."""
+@dataclass(frozen=True)
+class Linear:
+    """t.
+
+    >>> Linear()(0.5)
+    0.5
+    """
 
     def __call__(self, t: float) -> float:
         return t
@@ -82,6 +100,7 @@ class PhaseSchedule:
     phases: tuple[Phase, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "phases", tuple(Phase(*phase) for phase in self.phases))
         if not self.phases:
             raise ValueError("a schedule needs at least one phase.")
         expected = 0
@@ -115,34 +134,51 @@ class PhaseSchedule:
     def from_list(cls, phases: Iterable[tuple[str, float]], total: int | None = None) -> PhaseSchedule:
         """From (kind, length) pairs: shares of `total` that add up to 1, or numbers of steps if `total` is None.
 
+        Phases end at the steps nearest to their shares of `total`, halves rounded up.
+
         Raises
         ------
         ValueError
             When the shares do not add up to 1, or a phase would last less than one step.
+
+        Examples
+        --------
+        >>> PhaseSchedule.from_list([("dense", 3), ("sparse", 4)]).to_list()
+        [['dense', 3], ['sparse', 4]]
+        >>> PhaseSchedule.from_list([("dense", 0.1), ("sparsify", 0.35), ("sparse", 0.55)], 10).to_list()
+        [['dense', 1], ['sparsify', 4], ['sparse', 5]]
         """
-        pairs = [(str(kind), float(length)) for kind, length in phases]
+        pairs = [_pair(phase) for phase in phases]
         if not pairs:
             raise ValueError("a schedule needs at least one phase.")
-        lengths = [length for _, length in pairs]
+        kinds, lengths = [kind for kind, _ in pairs], [length for _, length in pairs]
+        for kind, length in pairs:
+            if kind not in KINDS:
+                raise ValueError(f"a phase is one of {', '.join(KINDS)}, got {kind!r}.")
+            if not length > 0.0:
+                raise ValueError(f"the {kind} phase has the length {length:g}: leave it out, or make it longer than 0.")
         if total is None:
-            if any(length != int(length) for length in lengths):
+            if not all(length.is_integer() for length in lengths):
                 raise ValueError(f"without total, lengths are whole numbers of steps, got {lengths}.")
-            ends = [int(sum(lengths[: i + 1])) for i in range(len(lengths))]
+            ends = [int(end) for end in accumulate(lengths)]
         else:
-            if total < 1:
-                raise ValueError(f"total must be a positive number of steps, got {total}.")
-            if min(lengths) < 0.0 or abs(sum(lengths) - 1.0) > 1e-6:
-                raise ValueError(f"the shares of the phases must add up to 1, got {sum(lengths):.6g} from {lengths}.")
-            ends = [math.floor(total * sum(lengths[: i + 1]) + 0.5) for i in range(len(lengths))]
-        starts = [0, *ends[:-1]]
-        for (kind, length), start, end in zip(pairs, starts, ends, strict=True):
-            if end <= start:
-                shortest = min(length for length in lengths if length > 0.0) if total else 1.0
+            total = _whole(total)
+            if not abs(math.fsum(lengths) - 1.0) <= 1e-6:
                 raise ValueError(
-                    f"the {kind} phase of length {length:g} has no step in a training of {ends[-1]} steps: "
-                    f"use fewer phases, or at least {math.ceil(1.0 / shortest)} steps."
+                    f"the shares of the phases must add up to 1, got {math.fsum(lengths):.6g} from {lengths}."
                 )
-        return cls(tuple(Phase(kind, a, b) for (kind, _), a, b in zip(pairs, starts, ends, strict=True)))
+            # Exact fractions: sums of floats such as 0.1 / 3 would move the ends that fall on half a step.
+            shares = [Fraction(length).limit_denominator(10**9) for length in lengths]
+            whole = sum(shares)
+            ends = [math.floor(total * end / whole + Fraction(1, 2)) for end in accumulate(shares)]
+            fewest = math.ceil(whole / min(shares)) if min(shares) else 10**9
+            for kind, length, start, end in zip(kinds, lengths, [0, *ends], ends, strict=False):
+                if end <= start:
+                    raise ValueError(
+                        f"the {kind} phase of share {length:g} has no step in a training of {total} steps: "
+                        f"use fewer phases, or {fewest} steps or more."
+                    )
+        return cls(tuple(Phase(*each) for each in zip(kinds, [0, *ends], ends, strict=False)))
 
     @classmethod
     def imagenet(cls, total: int, sparsify: bool = True) -> PhaseSchedule:
@@ -164,6 +200,8 @@ class PhaseSchedule:
         A cycle is sparsify, sparse and dense in equal parts, the last one sparsify alone; with `sparsify=False` (AC/DC)
         sparse and dense.
         """
+        if cycles < 1:
+            raise ValueError(f"cycles must be 1 or more, got {cycles}.")
         each = 0.6 / cycles
         if sparsify:
             cycle = [("sparsify", each / 3), ("sparse", each / 3), ("dense", each / 3)]
@@ -174,28 +212,75 @@ class PhaseSchedule:
 
     @classmethod
     def one_shot(cls, total: int, dense: float = 0.5) -> PhaseSchedule:
-        """`dense` of the steps dense, the others sparse: train, prune once, fine-tune."""
-        return cls.from_list([("dense", dense), ("sparse", 1.0 - dense)], total)
+        """`dense` of the steps dense, the others sparse: train, prune once, fine-tune. 0 prunes before the first step.
+
+        >>> PhaseSchedule.one_shot(10).to_list(), PhaseSchedule.one_shot(10, dense=0.0).to_list()
+        ([['dense', 5], ['sparse', 5]], [['sparse', 10]])
+        """
+        if not 0.0 <= dense < 1.0:
+            raise ValueError(f"dense must be in [0, 1), got {dense}: the other steps are sparse.")
+        return cls.from_list(_without_empty([("dense", dense), ("sparse", 1.0 - dense)]), total)
 
     @classmethod
     def gradual(cls, total: int, dense: float = 0.1, sparsify: float = 0.6) -> PhaseSchedule:
-        """Dense, one long sparsify phase, and the rest sparse."""
-        return cls.from_list([("dense", dense), ("sparsify", sparsify), ("sparse", 1.0 - dense - sparsify)], total)
+        """Dense, one long sparsify phase, and the rest sparse.
+
+        >>> PhaseSchedule.gradual(10).to_list()
+        [['dense', 1], ['sparsify', 6], ['sparse', 3]]
+        """
+        if not (dense >= 0.0 and sparsify > 0.0 and dense + sparsify < 1.0 - 1e-9):
+            raise ValueError(
+                f"dense={dense} and sparsify={sparsify} must leave a share for the sparse phase: choose dense >= 0 and "
+                "sparsify > 0 with a sum below 1."
+            )
+        rest = 1.0 - dense - sparsify
+        return cls.from_list(_without_empty([("dense", dense), ("sparsify", sparsify), ("sparse", rest)]), total)
 
     def to_list(self) -> list[list[Any]]:
         """[[kind, steps], ...]: what `from_list` without total takes back."""
         return [[phase.kind, phase.stop - phase.start] for phase in self.phases]
 
     def progress(self, step: int) -> float:
-        """How far step `step` is in its phase, in [0, 1)."""
+        """How far step `step` is in its phase, in [0, 1); 1 after the last step."""
         phase = self.at(step)
         return min((step - phase.start) / (phase.stop - phase.start), 1.0)
 
-    def targets(self, share: Any = EXPONENTIAL) -> Sequence[float]:
+    def targets(self, share: Callable[[float], float] = EXPONENTIAL) -> Sequence[float]:
         """The share of the pruning that is in force at every step, `total` numbers in [0, 1]."""
-        rising = {
-            "dense": lambda step: 0.0,
-            "sparsify": lambda step: share(self.progress(step)),
-            "sparse": lambda _: 1.0,
-        }
-        return [rising[self.at(step).kind](step) for step in range(self.total)]
+        return [each for phase in self.phases for each in _targets(phase, share)]
+
+    def plot(self, sparsity: float = 1.0, share: Callable[[float], float] = EXPONENTIAL, ax: Any = None) -> Any:
+        """A picture of the phases and of the sparsity asked for, see `sparseopt.nn.plot_schedule`."""
+        from sparseopt.nn.pictures import plot_schedule
+
+        return plot_schedule(self, sparsity, share, ax)
+
+
+def _targets(phase: Phase, share: Callable[[float], float]) -> list[float]:
+    steps = phase.stop - phase.start
+    if phase.kind == "sparsify":
+        return [share(step / steps) for step in range(steps)]
+    return [float(phase.kind == "sparse")] * steps
+
+
+def _pair(phase: Any) -> tuple[str, float]:
+    """(kind, length), checked."""
+    try:
+        kind, length = phase
+        number = float(length)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(phase, str) or not math.isfinite(number):
+        raise ValueError(f"a phase is a pair such as ('dense', 0.1), got {phase!r}.")
+    return str(kind), number
+
+
+def _whole(total: Any) -> int:
+    """A number of steps, checked."""
+    if not isinstance(total, Integral) or total < 1:
+        raise ValueError(f"total must be a positive whole number of steps, got {total!r}.")
+    return int(total)
+
+
+def _without_empty(pairs: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    return [(kind, length) for kind, length in pairs if length != 0.0]

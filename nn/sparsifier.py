@@ -26,14 +26,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparseopt.nn.agreement import require_agreement
+from sparseopt.nn.agreement import require_agreement, require_finite, require_replicas
 from sparseopt.nn.events import Event, observe
-from sparseopt.nn.layers import Layer, full
+from sparseopt.nn.identity import differences, identity, listed
+from sparseopt.nn.layers import Layer
 from sparseopt.nn.masking import attach_mask, fold
+from sparseopt.nn.masks import PHASES
 from sparseopt.nn.methods import Method, get_method
-from sparseopt.nn.optstate import clear_state, group_of, missing_from, skipped
+from sparseopt.nn.optstate import (
+    clear_state,
+    drop_parameters,
+    group_of,
+    join_group,
+    missing_from,
+    nested,
+    new_group,
+    skipped,
+)
 from sparseopt.nn.planning import Plan
+from sparseopt.nn.readiness import planned_weights, require_optimizer, require_plain, require_ready, require_whole
 from sparseopt.nn.schedule import PhaseSchedule
+from sparseopt.nn.sharding import reshard
 
 __all__ = ["Sparsifier"]
 
@@ -66,6 +79,8 @@ class Sparsifier:
         One entry per choice of blocks and per change of phase.
     callbacks : list of callable
         Called with every new Event.
+    process_group : ProcessGroup, optional
+        The processes that train this model together, if these are not all.
 
     Raises
     ------
@@ -89,6 +104,8 @@ class Sparsifier:
     0.75
     """
 
+    process_group: Any = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -107,7 +124,8 @@ class Sparsifier:
             raise ValueError(
                 f"the schedule has {schedule.total} steps and total_steps is {total_steps}: leave total_steps out."
             )
-        _require_plain(model)
+        require_plain(model)
+        weights = planned_weights(model, plan)
         self.model = model
         self.plan = plan
         self.method = method
@@ -117,15 +135,12 @@ class Sparsifier:
         self.callbacks: list[Callable[[Event], None]] = []
         self.optimizer: Optimizer | None = None
         self._handle: Any = None
+        self._checked = False
         self.layers = [Layer(entry, model) for entry in plan.layers]
-        for layer in self.layers:
-            weight = getattr(layer.module, layer.attribute)
-            if tuple(weight.shape) != layer.grid.shape:
-                raise ValueError(
-                    f"{layer.name} has the shape {tuple(weight.shape)}, in the plan {layer.grid.shape}: "
-                    "make the plan from this model."
-                )
-            attach_mask(layer.module, layer.attribute, method.mask(layer.plan, weight))
+        # All masks before the first is attached: whatever fails leaves the model as it was.
+        masks = [method.mask(entry, weight) for entry, (_, weight) in zip(plan.layers, weights, strict=True)]
+        for layer, mask in zip(self.layers, masks, strict=True):
+            attach_mask(layer.module, layer.attribute, mask)
         self._begin()
 
     @property
@@ -155,35 +170,32 @@ class Sparsifier:
         logit_weight_decay : float, optional
             Weight decay of the logits; that of the layer's weight by default.
 
+        Logits of a frozen weight that the optimizer does not hold go to its first group.
+
         Raises
         ------
         ValueError
-            When a learning-rate schedule was built on the optimizer before, and the logits need a group of their own.
+            When the optimizer does not train a weight of the plan, or a learning-rate schedule was built on it before
+            and the logits need a group of their own.
         """
-        own = logit_lr != 1.0 or logit_weight_decay is not None
-        if own and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-            raise ValueError(
-                "a learning-rate schedule was built before the logits got their own learning rate or weight decay: "
-                "call prune(...) first and build the schedule after it."
-            )
-        groups: dict[int, dict[str, Any]] = {}
+        weights = [(layer.name, layer.stored) for layer in self.layers]
+        require_ready(optimizer, weights, logit_lr, logit_weight_decay)
+        paths = {id(parameter): path for path, parameter in self.model.named_parameters()}
+        own: dict[int, list[tuple[str, Tensor]]] = {}
         for layer in self.layers:
             if layer.logits is None or group_of(optimizer, layer.logits) is not None:
                 continue
-            group = group_of(optimizer, layer.stored)
-            if group is None:
-                raise ValueError(f"the optimizer does not train {layer.name}: exclude it from the plan, or add it.")
-            if not own:
-                group["params"].append(layer.logits)
-                continue
-            if id(group) not in groups:
-                groups[id(group)] = {k: v for k, v in group.items() if k not in ("params", "initial_lr")}
-                groups[id(group)] |= {"params": [], "lr": group["lr"] * logit_lr}
-                if logit_weight_decay is not None:
-                    groups[id(group)]["weight_decay"] = logit_weight_decay
-            groups[id(group)]["params"].append(layer.logits)
-        for extra in groups.values():
-            optimizer.add_param_group(extra)
+            group = group_of(optimizer, layer.stored) or optimizer.param_groups[0]
+            named = (paths[id(layer.logits)], layer.logits)
+            if logit_lr == 1.0 and logit_weight_decay is None:
+                join_group(optimizer, group, *named)
+            else:
+                own.setdefault(id(group), []).append(named)
+        for group in [group for group in optimizer.param_groups if id(group) in own]:
+            settings = {**group, "lr": group["lr"] * logit_lr}
+            if logit_weight_decay is not None:
+                settings["weight_decay"] = logit_weight_decay
+            new_group(optimizer, settings, own[id(group)])
 
     def attach(self, optimizer: Optimizer) -> None:
         """Follow the steps of `optimizer`: from now on every one of them advances the phases.
@@ -193,12 +205,16 @@ class Sparsifier:
         Raises
         ------
         ValueError
-            When the optimizer misses parameters of the pruned layers, or the sparsifier is attached already.
+            When the optimizer misses parameters of the pruned layers (frozen ones may be missing), or the sparsifier is
+            attached already.
         """
         if self.optimizer is not None:
             raise ValueError("this sparsifier is attached to an optimizer already: detach() it first.")
-        wanted = [(layer.name, layer.stored) for layer in self.layers] + self.new_parameters()
-        missing = missing_from(optimizer, wanted)
+        require_optimizer(optimizer)
+        reshard(self.model)
+        for layer in self.layers:
+            require_whole(layer)
+        missing = missing_from(optimizer, self._trained())
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ValueError(
@@ -217,29 +233,50 @@ class Sparsifier:
     def step(self, optimizer: Optimizer | None = None) -> None:
         """Advance by one step of an optimizer that is not attached; call it after `optimizer.step()`.
 
-        Without the optimizer, its state is not cleared when phases change, and methods with proximal steps cannot know
-        their learning rate.
+        Leave it out after a step that a GradScaler skipped. Without the optimizer, its state is not cleared when phases
+        change.
+
+        Raises
+        ------
+        ValueError
+            When an optimizer is attached, or the method needs the learning rate and no optimizer is given.
         """
         if self.optimizer is not None:
             raise ValueError("this sparsifier follows its optimizer by itself: drop the call of step(), or detach().")
+        if optimizer is not None:
+            require_optimizer(optimizer)
+        elif self.method.steps:
+            raise ValueError(f"{self.method.name} changes parameters after every step: call s.step(optimizer).")
         self._advance(optimizer)
 
     def fold(self) -> nn.Module:
-        """End pruning: the plain model, with its original names, the same parameters, and exact zeros."""
-        if self.phase.kind != "sparse":
+        """End pruning: the plain model, with its original names, the same parameters, and exact zeros.
+
+        The optimizer may go on with them; it lets the logits go, and what it knows of the weights before their masks.
+
+        Raises
+        ------
+        ValueError
+            When the model is folded already, or a masked weight got another parametrization.
+        FloatingPointError
+            When a pruned layer holds NaN or infinite numbers.
+        """
+        reshard(self.model)
+        require_finite(self.layers, self.step_count)
+        if self.phase.kind == "dense" or (self.phase.kind == "sparsify" and self.step_count < self.schedule.total):
             warnings.warn(
                 f"folded after {self.step_count} of {self.schedule.total} steps, in a {self.phase.kind} phase: "
                 f"{self.sparsity:.3f} of the weights are 0, not {self.plan.sparsity:.3f}.",
                 stacklevel=2,
             )
-        optimizer = self.optimizer
+        weights, logits = [layer.stored for layer in self.layers], [p for _, p in self.new_parameters()]
+        model, optimizer = fold(self.model), self.optimizer
         self.detach()
         if optimizer is not None:
-            gone = {id(p) for _, p in self.new_parameters()}
-            clear_state(optimizer, [p for _, p in self.new_parameters()])
-            for group in optimizer.param_groups:
-                group["params"] = [p for p in group["params"] if id(p) not in gone]
-        return fold(self.model)
+            drop_parameters(optimizer, logits)
+            if self.method.reset != "none":
+                clear_state(optimizer, weights)
+        return model
 
     def state_dict(self) -> dict[str, Any]:
         """What the model and the optimizer do not save: steps, plan and history. Tensors of the model are not in it.
@@ -250,15 +287,16 @@ class Sparsifier:
             When a pruned layer holds NaN or infinite numbers: a checkpoint of it would be worthless, and the one before
             it must not be overwritten.
         """
-        self._require_finite()
+        require_finite(self.layers, self.step_count)
         return {
             "step": self.step_count,
-            "plan": self.plan.to_dict(),
-            "method": self.method.name,
-            "settings": repr(self.method),
-            "schedule": self.schedule.to_list(),
+            **identity(self.plan, self.method, self.schedule),
             "history": [event.to_list() for event in self.history],
         }
+
+    def differences(self, state: Mapping[str, Any]) -> list[str]:
+        """What a state of `state_dict` has otherwise, one phrase each; empty if it can be loaded."""
+        return differences(state, self.plan, self.method, self.schedule)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; load the model and the optimizer as well.
@@ -268,16 +306,12 @@ class Sparsifier:
         ValueError
             When the state belongs to another plan, method or schedule; the sentence says what differs.
         """
-        differences = self.plan.differences(state["plan"])
-        if state["settings"] != repr(self.method):
-            differences.append(f"the method is {state['settings']} there, {self.method!r} here")
-        if state["schedule"] != self.schedule.to_list():
-            differences.append(f"the schedule is {state['schedule']} there, {self.schedule.to_list()} here")
-        if differences:
-            more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
-            raise ValueError(f"this state was made otherwise: {'; '.join(differences[:4])}{more}.")
-        self.step_count = int(state["step"])
-        self.history = [Event.from_list(entry) for entry in state["history"]]
+        found = self.differences(state)
+        if found:
+            raise ValueError(f"this state was made otherwise: {listed(found)}.")
+        history = [Event.from_list(entry) for entry in state["history"]]
+        self.step_count, self.history = int(state["step"]), history
+        self._checked = False
 
     def _begin(self) -> None:
         first = self.schedule.phases[0].kind
@@ -289,26 +323,39 @@ class Sparsifier:
         self._record(first, "enter")
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not skipped(optimizer):
+        if not nested(optimizer) and not skipped(optimizer):
             self._advance(optimizer)
 
     def _advance(self, optimizer: Optimizer | None) -> None:
         phase = self.phase
+        reshard(self.model)
+        if not self._checked:
+            self._require_phase(phase.kind)
         self.step_count += 1
         if self.method.steps and optimizer is not None:
             for layer in self.layers:
-                group = group_of(optimizer, layer.stored)
+                group = group_of(optimizer, layer.stored if layer.logits is None else layer.logits)
                 self.method.stepped(layer, float(group["lr"]) if group else 0.0)
         if self.phase != phase:
             self._change(phase, self.phase, optimizer)
+        elif phase.kind == "sparsify" and self.step_count >= phase.stop:  # the last phase: nothing follows it
+            if self.step_count == phase.stop:
+                self._choose(phase, ends=True, optimizer=optimizer)
+                self._record(phase.kind, "choose")
         elif self.method.due(phase, self.step_count):
-            self._choose(phase, ends=False)
+            self._choose(phase, ends=False, optimizer=optimizer)
             self._record(phase.kind, "choose")
         self._probe()
 
     def _change(self, phase: Any, following: Any, optimizer: Optimizer | None) -> None:
+        lost = missing_from(optimizer, self._trained()) if optimizer is not None else []
+        if lost:
+            raise ValueError(
+                f"the optimizer does not train {lost[0]} any more: parameters were replaced after s.attach(optimizer), "
+                "by a checkpoint loaded with assign=True for instance; build the optimizer and attach it after that."
+            )
         if phase.kind == "sparsify" or (phase.kind == "dense" and following.kind != "sparsify"):
-            self._choose(phase, ends=True)
+            self._choose(phase, ends=True, optimizer=optimizer)
         elif phase.kind == "dense":
             for layer in self.layers:
                 layer.keep(torch.ones_like(layer.kept))
@@ -319,12 +366,14 @@ class Sparsifier:
             clear_state(optimizer, everything if self.method.reset == "all" else self._parameters())
         self._record(following.kind, "enter")
 
-    def _choose(self, phase: Any, ends: bool) -> None:
-        self._require_finite()
+    def _choose(self, phase: Any, ends: bool, optimizer: Optimizer | None = None) -> None:
+        require_replicas(self.layers, self.step_count, self.process_group)
         masks = self.method.choose(self.layers, self.plan, phase, self.step_count)
-        require_agreement([layer.name for layer in self.layers], masks)
+        require_agreement([layer.name for layer in self.layers], masks, self.process_group)
         for layer, mask in zip(self.layers, masks, strict=True):
+            before = layer.mask.alive().clone()
             layer.keep(mask)
+            self.method.chosen(layer, before, optimizer)
             if ends:
                 self.method.selected(layer)
 
@@ -338,14 +387,19 @@ class Sparsifier:
     def _parameters(self) -> list[Tensor]:
         return [parameter for layer in self.layers for parameter in layer.parameters]
 
-    def _require_finite(self) -> None:
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        named = [(layer.name, layer.stored) for layer in self.layers] + self.new_parameters()
+        return [(name, parameter) for name, parameter in named if parameter.requires_grad]
+
+    def _require_phase(self, kind: str) -> None:
+        """Masks and steps are saved in two state dicts: whoever loads one of them only would train another network."""
         for layer in self.layers:
-            for what, tensor in (("weights", layer.stored), ("logits", layer.logits)):
-                if tensor is not None and not bool(torch.isfinite(full(tensor)).all()):
-                    raise FloatingPointError(
-                        f"the {what} of {layer.name} are not finite after {self.step_count} steps: go back to the last "
-                        "checkpoint, with a smaller learning rate."
-                    )
+            if int(layer.mask.phase) != PHASES[kind]:
+                raise RuntimeError(
+                    f"step {self.step_count} lies in a {kind} phase, and the mask of {layer.name} does not: load the "
+                    "state dicts of the model and of the sparsifier, both from the same checkpoint."
+                )
+        self._checked = True
 
     def _record(self, kind: str, what: str) -> None:
         event = observe(self.layers, self.step_count, kind, what, self.sparsity)
@@ -353,13 +407,3 @@ class Sparsifier:
         logger.info("%s", event)
         for callback in self.callbacks:
             callback(event)
-
-
-def _require_plain(model: nn.Module) -> None:
-    kind = type(model).__name__
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or kind == "FullyShardedDataParallel":
-        raise ValueError(f"the model is wrapped in {kind}: prune it first, then wrap it.")
-    if hasattr(model, "_orig_mod"):
-        raise ValueError("the model is compiled: prune it first, then compile it.")
-    if any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
-        raise ValueError("the model's parameters are sharded: prune it first, then shard it.")

@@ -13,16 +13,18 @@ parts are equal; the weights of dropped blocks stay as they are, under the mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from sparseopt.nn.layers import Layer, full
 from sparseopt.nn.masks import BlockMask, SoftmaxMask
-from sparseopt.nn.methods.method import Method
-from sparseopt.nn.planning import LayerPlan
-from sparseopt.nn.schedule import PhaseSchedule
+from sparseopt.nn.methods.method import Method, numbers
+from sparseopt.nn.planning import LayerPlan, Plan
+from sparseopt.nn.schedule import Phase, PhaseSchedule
 
 __all__ = ["SequentialAttention"]
 
@@ -63,10 +65,22 @@ class SequentialAttention(Method):
         clip = (density, 1.0 / density) if self.clip else None
         return SoftmaxMask(layer.grid, weight.device, weight.dtype, clip, self.over)
 
+    def choose(self, layers: Sequence[Layer], plan: Plan, phase: Phase, step: int) -> list[Tensor]:
+        if step == 0 and self.rank == "attention":
+            raise ValueError(
+                "before the first step all blocks have the same attention, which ranks none of them: "
+                "begin the schedule with a dense phase, or prune at once with method='magnitude'."
+            )
+        return super().choose(layers, plan, phase, step)
+
     def scores(self, layer: Layer) -> Tensor:
+        if self.rank == "norm":
+            return layer.norms() * layer.factors()
         assert layer.logits is not None
-        # Not the clipped attention: clipping makes the largest equal.
-        return full(layer.logits) if self.rank == "attention" else layer.grid.norms(layer.weight())
+        # Not clipped, which would make the largest equal; and finer than float32, in which attentions of different
+        # logits can be equal.
+        logits = numbers(full(layer.logits))
+        return torch.softmax(logits.flatten(), 0).view(logits.shape) * logits.numel()
 
     def selected(self, layer: Layer) -> None:
         if self.zero:

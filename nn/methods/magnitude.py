@@ -1,7 +1,13 @@
 """Magnitude: the blocks of largest norm stay.
 
-One shot: train dense, keep the best blocks, fine-tune. Gradual: drop them little by little, with the cubic curve of Zhu
-and Gupta (2017), "To prune, or not to prune".
+    scores       u_T = ||W_T||
+    one shot     dense, then the k blocks of largest norm, then sparse
+    gradual      the share 1 - (1 - t)^3 of the pruning is done at progress t of a sparsify phase
+
+A network that is trained already is pruned before the first step by a schedule without a dense phase,
+`PhaseSchedule.from_list([("sparse", 1.0)], total)`: load its weights first.
+
+Reference: Zhu, Gupta (2017), "To prune, or not to prune: exploring the efficacy of pruning for model compression".
 """
 
 from __future__ import annotations

@@ -1,0 +1,685 @@
+"""Checks of distributed pruning, run by two processes that talk through gloo; tests/test_nn_distributed.py starts them.
+
+    python distributed_worker.py ddp|fsdp RANK FOLDER
+
+Every check is run by both processes in the same order, on data of their own. What a check found goes to
+FOLDER/KIND-RANK.json: {name: "" or the traceback}. After a failed check the processes may have lost each other, so the
+following ones are not run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel as DDP
+
+import sparseopt.nn.agreement as agreement
+import sparseopt.nn.sparsifier as engine
+from sparseopt.nn import METHODS, Magnitude, PhaseSchedule, Sparsifier, dense_state_dict, prune
+from sparseopt.nn.agreement import require_agreement, require_replicas
+from sparseopt.nn.layers import Layer, full
+
+WORLD = 2
+STEPS = 40
+# Sums in another order differ by 1e-16, which Adam divides by eps = 1e-8 and multiplies by lr = 0.01, in 40 steps.
+CLOSE = 40 * 0.01 * 1e-16 / 1e-8 * 10
+
+CHECKS: dict[str, dict[str, Callable[[], None]]] = {"ddp": {}, "fsdp": {}}
+FOLDER = Path()
+
+
+def check(*kinds: str, **cases: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a check for some kinds of processes, once per case."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        for kind in kinds:
+            for case, arguments in (cases or {"": {}}).items():
+                name = function.__name__ + (f"[{case}]" if case else "")
+                CHECKS[kind][name] = lambda arguments=arguments: function(**arguments)
+        return function
+
+    return register
+
+
+ALL_METHODS = {name: {"method": name} for name in METHODS}
+
+
+# What the checks share
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    """15 x 12 weights that two processes share unevenly, and 3 x 90 in one row of blocks: logits for one of the two."""
+    torch.manual_seed(seed)
+    parts = [("conv", nn.Conv1d(4, 15, 3, padding=1)), ("act", nn.Tanh()), ("flat", nn.Flatten())]
+    return nn.Sequential(OrderedDict([*parts, ("head", nn.Linear(90, 3))])).double()
+
+
+def pruned(method: Any = "ac/dc", seed: int = 0, steps: int | None = STEPS, **settings: Any) -> Sparsifier:
+    return prune(network(seed), None, method, 0.5, 3, steps, min_blocks=2, **settings)
+
+
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
+def batch(step: int, rank: int | None = None) -> tuple[Tensor, Tensor]:
+    """The examples of one process, or of all."""
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randn(WORLD, 6, 4, 6, generator=generator, dtype=torch.float64)
+    y = x.cumsum(2).sin().mean(3)[..., :3]
+    return (x[rank], y[rank]) if rank is not None else (x.flatten(0, 1), y.flatten(0, 1))
+
+
+def loss(model: nn.Module, step: int, rank: int | None) -> Tensor:
+    x, y = batch(step, rank)
+    return (model(x) - y).square().mean()
+
+
+Trace = list[list[Tensor]]
+
+
+def train(
+    model: nn.Module, optimizer: Any, s: Sparsifier, steps: range, rank: int | None, trace: Trace | None = None
+) -> Trace:
+    """Train, and return the masks in use after every step."""
+    trace = [] if trace is None else trace
+    for step in steps:
+        optimizer.zero_grad()
+        loss(model, step, rank).backward()
+        optimizer.step()
+        trace.append([layer.mask.alive().clone() for layer in s.layers])
+    return trace
+
+
+def alone(method: Any, steps: int = STEPS, **settings: Any) -> tuple[Sparsifier, Trace]:
+    """The same training in one process, on the examples of all."""
+    s = pruned(method, **settings)
+    optimizer = adam(s.model)
+    s.attach(optimizer)
+    return s, train(s.model, optimizer, s, range(steps), None)
+
+
+def gathered(tensor: Tensor) -> list[Tensor]:
+    tensor = tensor.detach().contiguous()
+    tensor = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
+    out = [torch.empty_like(tensor) for _ in range(WORLD)]
+    dist.all_gather(out, tensor)
+    return out
+
+
+def require_same(tensor: Tensor, what: str) -> None:
+    first, second = gathered(tensor)
+    assert torch.equal(first, second), f"{what} differs between the processes"
+
+
+def require_same_trace(trace: Trace) -> None:
+    require_same(torch.cat([mask.flatten() for masks in trace for mask in masks]), "a mask of some step")
+
+
+def require_trace(trace: Trace, expected: Trace) -> None:
+    for step, (masks, others) in enumerate(zip(trace, expected, strict=True)):
+        for mask, other in zip(masks, others, strict=True):
+            assert torch.equal(mask, other), f"a mask after step {step} is not that of one process"
+
+
+def require_close(model: nn.Module, other: nn.Module) -> None:
+    """Equal parameters up to rounding, and some that are not trivial."""
+    theirs = dict(other.named_parameters())
+    for name, parameter in model.named_parameters():
+        gap = (full(parameter) - theirs[name]).abs().max()
+        assert gap <= CLOSE, f"{name} is off by {gap:.2e}"
+        assert full(parameter).abs().max() > 1e-3
+
+
+@contextmanager
+def raises(kind: type[Exception], *words: str) -> Iterator[None]:
+    """Every process must get the error: a helper that does not depend on who was at fault."""
+    problem = ""
+    try:
+        yield
+        problem = "nothing was raised"
+    except kind as error:
+        message = str(error)
+        missing = [word for word in words if word not in message]
+        problem = f"{missing} not in {message!r}" if missing or message.count(". ") else ""
+    problems = gathered(torch.tensor([len(problem)]))
+    assert not any(problems), problem or "only the other process failed"
+
+
+@contextmanager
+def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def fails(function: Callable[[], None]) -> None:
+    """The check must fail, in all processes."""
+    try:
+        function()
+    except AssertionError:
+        failed = True
+    else:
+        failed = False
+    assert all(gathered(torch.tensor([failed]))), "a wrong implementation passed"
+
+
+def rank() -> int:
+    return dist.get_rank()
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    """A check that checks nothing."""
+
+
+class Drifting(Magnitude):
+    """Ranks blocks by numbers that every process draws for itself."""
+
+    def scores(self, layer: Layer) -> Tensor:
+        return torch.randn(layer.grid.counts, generator=torch.Generator().manual_seed(rank()))
+
+
+# Copies: DistributedDataParallel
+
+
+def copied(method: Any, **settings: Any) -> tuple[nn.Module, torch.optim.Optimizer, Sparsifier]:
+    s = pruned(method, **settings)
+    model = DDP(s.model)
+    optimizer = adam(model)
+    s.attach(optimizer)
+    return model, optimizer, s
+
+
+@check("ddp", **ALL_METHODS)
+def copies_train_as_one_process(method: Any) -> None:
+    model, optimizer, s = copied(method)
+    trace = train(model, optimizer, s, range(STEPS), rank())
+    require_same_trace(trace)
+    for name, tensor in s.model.state_dict().items():
+        require_same(tensor, name)
+    reference, expected = alone(method)
+    require_trace(trace, expected)
+    require_close(s.model, reference.model)
+    assert {event.phase for event in s.history} == {phase.kind for phase in s.schedule.phases}
+    assert any(not bool(mask.all()) for masks in trace for mask in masks)
+
+
+@check("ddp")
+def masks_of_ones_own_are_rejected() -> None:
+    def drifting() -> None:
+        model, optimizer, s = copied(Drifting())
+        require_same_trace(train(model, optimizer, s, range(STEPS), rank()))
+
+    with raises(RuntimeError, "processes chose different blocks of conv.weight"):
+        drifting()
+    with replaced(engine, "require_agreement", nothing), replaced(engine, "require_replicas", nothing):
+        # The wrapper copies buffers in the forward pass, but not into the optimizer's step that follows a choice.
+        fails(drifting)
+
+
+@check("ddp")
+def averages_are_needed() -> None:
+    def unaveraged() -> None:
+        s = pruned("ac/dc")
+        optimizer = adam(s.model)
+        s.attach(optimizer)
+        require_same_trace(train(s.model, optimizer, s, range(STEPS), rank()))
+
+    with raises(RuntimeError, "differ in the weights of conv.weight", "averaged"):
+        unaveraged()
+    with replaced(engine, "require_agreement", nothing), replaced(engine, "require_replicas", nothing):
+        fails(unaveraged)
+
+
+def _flip_mask(s: Sparsifier) -> None:
+    s.layers[1].kept[0, 4] ^= True
+
+
+def _enter(s: Sparsifier) -> None:
+    s.layers[1].enter("dense")
+
+
+def _move_weight(s: Sparsifier) -> None:
+    s.layers[1].stored[2, 50] += 0.01
+
+
+def _swap_rows(s: Sparsifier) -> None:
+    s.layers[1].stored.copy_(s.layers[1].stored.flip(0))
+
+
+def _move_logit(s: Sparsifier) -> None:
+    s.layers[1].logits[0, 7] += 0.01
+
+
+def _spoil_weight(s: Sparsifier) -> None:
+    s.layers[1].stored[2, 50] = torch.nan
+
+
+def _spoil_logit(s: Sparsifier) -> None:
+    s.layers[1].logits[0, 7] = -torch.inf
+
+
+SPOILED = {
+    "mask": {"change": _flip_mask, "error": RuntimeError, "words": "differ in the mask of head.weight after 16 steps"},
+    "phase": {"change": _enter, "error": RuntimeError, "words": "differ in the phase of head.weight"},
+    "weight": {"change": _move_weight, "error": RuntimeError, "words": "differ in the weights of head.weight"},
+    "rows": {"change": _swap_rows, "error": RuntimeError, "words": "differ in the weights of head.weight"},
+    "logit": {"change": _move_logit, "error": RuntimeError, "words": "differ in the logits of head.weight"},
+    "nan": {"change": _spoil_weight, "error": FloatingPointError, "words": "weights of head.weight are not finite"},
+    "infinity": {"change": _spoil_logit, "error": FloatingPointError, "words": "logits of head.weight are not finite"},
+}
+LATE = PhaseSchedule.from_list([("dense", 4), ("sparsify", 20), ("sparse", 4)])
+
+
+@check("ddp", **{f"{name}-{who}": {**case, "who": who} for name, case in SPOILED.items() for who in range(WORLD)})
+def one_process_at_fault_is_noticed_by_all(change: Any, error: Any, words: str, who: int) -> None:
+    def spoiled() -> None:
+        model, optimizer, s = copied("sequential-attention++", steps=None, schedule=LATE, updates=5)
+        train(model, optimizer, s, range(15), rank())
+        optimizer.zero_grad()
+        loss(model, 15, rank()).backward()
+        if rank() == who:
+            with torch.no_grad():
+                change(s)
+        optimizer.step()
+
+    with raises(error, words):
+        spoiled()
+    with replaced(engine, "require_replicas", nothing), replaced(engine, "require_agreement", nothing):
+        spoiled()  # nobody else notices
+
+
+@check("ddp")
+def rounding_is_no_fault() -> None:
+    s = pruned("sequential-attention++")
+    with torch.no_grad():
+        for layer in s.layers:
+            for parameter in layer.parameters:
+                parameter.mul_(1.0 + 1e-13 * rank()).add_(1e-13 * rank())
+    require_replicas(s.layers, 0)
+
+
+@check("ddp")
+def schedules_and_layers_must_be_the_same() -> None:
+    s = pruned("ac/dc")
+    with raises(RuntimeError, "chooses blocks after", "same schedule"):
+        require_replicas(s.layers, 5 + rank())
+    with raises(RuntimeError, "prunes other layers"):
+        require_replicas(s.layers[: 1 + rank()], 5)
+    with raises(RuntimeError, "prunes other layers"):
+        require_replicas(s.layers[rank() : 1 + rank()], 5)
+
+
+@check("ddp")
+def every_flipped_or_moved_block_is_noticed() -> None:
+    mask = torch.rand(4, 7, generator=torch.Generator().manual_seed(3)) < 0.5
+
+    def noticed(other: Tensor) -> None:
+        mine = mask if rank() == 0 else other
+        try:
+            require_agreement(["a", "b"], [mask, mine])
+        except RuntimeError as error:
+            assert "different blocks of b" in str(error)
+            return
+        raise AssertionError("an other mask was not noticed")
+
+    def all_noticed() -> None:
+        for i in range(mask.numel()):
+            other = mask.clone()
+            other.view(-1)[i] ^= True
+            noticed(other)
+        for other in (mask.flip(0), mask.flip(1), mask.roll(1), ~mask):
+            assert not torch.equal(other, mask)
+            noticed(other)
+
+    all_noticed()
+    require_agreement(["a", "b"], [mask, mask.clone()])
+    with replaced(agreement, "_noise", lambda n, device: torch.ones(n, dtype=torch.int64)):  # a mere count
+        fails(all_noticed)
+
+
+@check("ddp")
+def a_group_of_ones_own_needs_nobody() -> None:
+    groups = [dist.new_group([each]) for each in range(WORLD)]
+    s = pruned("sequential-attention++", seed=rank())
+    s.process_group = groups[rank()]
+    optimizer = adam(s.model)
+    s.attach(optimizer)
+    train(s.model, optimizer, s, range(STEPS), rank())
+    first, second = gathered(s.layers[0].stored)
+    assert not torch.equal(first, second)
+
+
+@check("ddp")
+def wrapped_models_are_refused() -> None:
+    model = DDP(network())
+    with raises(ValueError, "wrapped in DistributedDataParallel", "prune it first"):
+        prune(model, None, "ac/dc", 0.5, 3, STEPS, min_blocks=2)
+
+
+@check("ddp", **{name: {"method": name} for name in ("sequential-attention++", "rigl")})
+def accumulated_gradients_are_one_step(method: str) -> None:
+    model, optimizer, s = copied(method)
+    trace: Trace = []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        x, y = batch(step, rank())
+        for part in range(3):
+            rows = slice(2 * part, 2 * part + 2)
+            with model.no_sync() if part < 2 else nullcontext():
+                ((model(x[rows]) - y[rows]).square().mean() / 3).backward()
+        optimizer.step()
+        trace.append([layer.mask.alive().clone() for layer in s.layers])
+    assert s.step_count == STEPS
+    reference, expected = alone(method)
+    require_trace(trace, expected)
+    require_close(s.model, reference.model)
+
+
+@check("ddp", **{name: {"method": name} for name in ("sequential-attention++", "ac/dc")})
+def a_resumed_run_ends_as_the_uninterrupted_one(method: str) -> None:
+    model, optimizer, s = copied(method)
+    file = FOLDER / "resume.pt"
+    train(model, optimizer, s, range(25), rank())
+    if rank() == 0:  # alone: the other process need not help
+        states = (s.model.state_dict(), optimizer.state_dict(), s.state_dict())
+        torch.save(dict(zip(("model", "optimizer", "sparsifier"), states, strict=True)), file)
+    dist.barrier()
+    train(model, optimizer, s, range(25, STEPS), rank())
+
+    again, its_optimizer, t = copied(method, seed=1)
+    saved = torch.load(file, weights_only=True)
+    t.model.load_state_dict(saved["model"])
+    its_optimizer.load_state_dict(saved["optimizer"])
+    t.load_state_dict(saved["sparsifier"])
+    train(again, its_optimizer, t, range(25, STEPS), rank())
+    for name, tensor in s.model.state_dict().items():
+        assert torch.equal(tensor, t.model.state_dict()[name]), name
+        require_same(tensor, name)
+    assert t.history == s.history
+
+
+@check("ddp")
+def folded_copies_are_equal_and_sparse() -> None:
+    model, optimizer, s = copied("sequential-attention++")
+    train(model, optimizer, s, range(STEPS), rank())
+    x, _ = batch(0)
+    before = s.model(x).detach()
+    plain = s.fold()
+    assert type(plain.conv) is nn.Conv1d
+    assert torch.equal(plain(x), before)
+    require_same(plain.conv.weight, "the folded weight")
+    assert (plain.conv.weight == 0).double().mean() == 0.5
+
+
+# Shards: fully_shard
+
+
+def shard(model: nn.Sequential, parts: bool = True) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (WORLD,))
+    for module in (model.conv, model.head) if parts else ():
+        fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def sharded(
+    method: Any, parts: bool = True, **settings: Any
+) -> tuple[nn.Sequential, torch.optim.Optimizer, Sparsifier]:
+    s = pruned(method, **settings)
+    shard(s.model, parts)
+    optimizer = adam(s.model)
+    s.attach(optimizer)
+    return s.model, optimizer, s
+
+
+@check("fsdp", **{name: {"method": name} for name in METHODS})
+def shards_train_as_one_process(method: Any) -> None:
+    model, optimizer, s = sharded(method)
+    trace = train(model, optimizer, s, range(STEPS), rank())
+    require_same_trace(trace)
+    reference, expected = alone(method)
+    require_trace(trace, expected)
+    require_close(model, reference.model)
+    assert all(hasattr(parameter, "full_tensor") for parameter in model.parameters())
+
+
+@check("fsdp")
+def one_unit_trains_as_well() -> None:
+    model, optimizer, s = sharded("sequential-attention++", parts=False)
+    trace = []
+    for step in range(STEPS):
+        train(model, optimizer, s, range(step, step + 1), rank(), trace)
+        with torch.no_grad():
+            model(batch(0)[0])  # leaves gathered copies behind
+    reference, expected = alone("sequential-attention++")
+    require_trace(trace, expected)
+    require_close(model, reference.model)
+
+
+@check("fsdp")
+def shards_of_ones_own_are_rejected() -> None:
+    """A ranking by what a process holds itself, instead of by whole weights."""
+
+    class Local(Magnitude):
+        def scores(self, layer: Layer) -> Tensor:
+            from sparseopt.nn.sharding import local
+
+            return super().scores(layer) if rank() == 0 else layer.norms() + local(layer.stored)[0].abs().sum().round()
+
+    class Rows(Magnitude):
+        def scores(self, layer: Layer) -> Tensor:
+            own = layer.stored.to_local() if hasattr(layer.stored, "to_local") else layer.stored
+            padded = torch.zeros(layer.grid.shape, dtype=own.dtype)
+            padded[: len(own)] = own
+            return layer.grid.norms(padded)
+
+    def ranked_alone() -> None:
+        model, optimizer, s = sharded(Rows())
+        require_same_trace(train(model, optimizer, s, range(STEPS), rank()))
+
+    with raises(RuntimeError, "processes chose different blocks of conv.weight"):
+        ranked_alone()
+    with replaced(engine, "require_agreement", nothing), replaced(engine, "require_replicas", nothing):
+        fails(ranked_alone)
+
+
+@check("fsdp")
+def logits_are_sharded_even_in_one_row() -> None:
+    _, _, s = sharded("sequential-attention++")
+    rows = [[int(n) for n in gathered(torch.tensor(len(layer.logits.to_local())))] for layer in s.layers]
+    assert rows == [[3, 2], [1, 0]]
+
+
+@check("fsdp")
+def dropped_blocks_become_zero_in_the_shards() -> None:
+    def zeroed() -> None:
+        model, optimizer, s = sharded("ac/dc")
+        switch = s.schedule.phases[1].start
+        train(model, optimizer, s, range(switch), rank())
+        assert s.phase.kind == "sparse"
+        for layer in s.layers:
+            whole = full(layer.stored)
+            assert torch.equal(whole != 0, layer.grid.expand(layer.kept.double()) != 0)
+            assert bool((layer.stored.to_local() == 0).any()) or layer.stored.to_local().numel() == 0
+        for _, value in model.named_parameters():
+            state = optimizer.state.get(value, {})
+            pruned_weight = any(value is layer.stored for layer in s.layers)
+            assert (not state) == pruned_weight, "only the pruned layers' state is cleared"
+
+    zeroed()
+    import sparseopt.nn.layers as layers
+
+    with replaced(layers, "write", nothing):
+        fails(zeroed)
+    with replaced(engine, "clear_state", nothing):
+        fails(zeroed)
+
+
+@check("fsdp", **{"parts": {"parts": True}, "root": {"parts": False}})
+def folded_shards_compute_and_train(parts: bool) -> None:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    model, optimizer, s = sharded("sequential-attention++", parts)
+    train(model, optimizer, s, range(STEPS), rank())
+    x, _ = batch(0)
+    with torch.no_grad():
+        before = model(x)
+    dense = dense_state_dict(model)
+    plain = s.fold()
+    assert plain is model
+    with torch.no_grad():
+        assert torch.equal(model(x), before)
+
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    single = network(1)
+    single.load_state_dict(state if rank() == 0 else dense)
+    assert list(dense) == list(single.state_dict())
+    assert all(not hasattr(value, "full_tensor") for value in dense.values())
+    with torch.no_grad():
+        assert torch.allclose(single(x), before, rtol=0.0, atol=1e-12)
+    assert (single.conv.weight == 0).double().mean() == 0.5
+
+    # The folded model is an ordinary sharded one.
+    its = adam(single)
+    fresh = adam(model)
+    for step in range(3):
+        for each, using, who in ((model, fresh, rank()), (single, its, None)):
+            using.zero_grad()
+            loss(each, step, who).backward()
+            using.step()
+    require_close(model, single)
+    with torch.no_grad():
+        model(x)
+    model.load_state_dict(model.state_dict())
+    require_close(model, single)
+
+
+@check("fsdp")
+def a_resumed_sharded_run_ends_as_the_uninterrupted_one() -> None:
+    from torch.distributed.checkpoint import state_dict as dcp
+
+    options = dcp.StateDictOptions(full_state_dict=True)
+    model, optimizer, s = sharded("sequential-attention++")
+    train(model, optimizer, s, range(25), rank())
+    weights, moments = dcp.get_state_dict(model, optimizer, options=options)
+    if rank() == 0:
+        torch.save({"model": weights, "optimizer": moments, "sparsifier": s.state_dict()}, FOLDER / "sharded.pt")
+    dist.barrier()
+    train(model, optimizer, s, range(25, STEPS), rank())
+
+    again, its_optimizer, t = sharded("sequential-attention++", seed=1)
+    saved = torch.load(FOLDER / "sharded.pt", weights_only=True)
+    dcp.set_state_dict(
+        again, its_optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"], options=options
+    )
+    t.load_state_dict(saved["sparsifier"])
+    train(again, its_optimizer, t, range(25, STEPS), rank())
+    for (name, mine), other in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(full(mine), full(other)), name
+    assert t.history == s.history
+
+
+@check("fsdp")
+def accumulated_gradients_of_shards_are_one_step() -> None:
+    model, optimizer, s = sharded("rigl")
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        x, y = batch(step, rank())
+        for part in range(3):
+            rows = slice(2 * part, 2 * part + 2)
+            model.set_requires_gradient_sync(part == 2)
+            ((model(x[rows]) - y[rows]).square().mean() / 3).backward()
+        optimizer.step()
+    reference, _ = alone("rigl")
+    require_close(model, reference.model)
+
+
+@check("fsdp", **{who: {"who": int(who)} for who in "01"})
+def one_spoiled_shard_is_noticed_by_all(who: int) -> None:
+    model, optimizer, s = sharded("sequential-attention++", steps=None, schedule=LATE, updates=5)
+    train(model, optimizer, s, range(15), rank())
+    optimizer.zero_grad()
+    loss(model, 15, rank()).backward()
+    if rank() == who:
+        with torch.no_grad():
+            s.layers[0].stored.to_local()[0, 0, 0] = torch.nan
+    with raises(FloatingPointError, "weights of conv.weight are not finite after 16 steps"):
+        optimizer.step()
+
+
+@check("fsdp", **{who: {"who": int(who)} for who in "01"})
+def another_mask_beside_shards_is_noticed_by_all(who: int) -> None:
+    model, optimizer, s = sharded("ac/dc")
+    train(model, optimizer, s, range(s.schedule.phases[2].stop - 1), rank())
+    optimizer.zero_grad()
+    loss(model, 0, rank()).backward()
+    if rank() == who:
+        _flip_mask(s)
+    with raises(RuntimeError, "differ in the mask of head.weight"):
+        optimizer.step()
+
+
+@check("fsdp")
+def sharded_models_are_refused() -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = network()
+    shard(model)
+    with raises(ValueError, "sharded", "prune it first"):
+        prune(model, None, "ac/dc", 0.5, 3, STEPS, min_blocks=2)
+    for whole in (True, False):
+        s = pruned("ac/dc")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated, and says so
+            flat = FullyShardedDataParallel(s.model, use_orig_params=whole, device_id=torch.device("cpu"))
+        with raises(ValueError, "fully_shard"):
+            s.attach(adam(flat))
+
+
+def main(kind: str, number: int, folder: str) -> None:
+    global FOLDER
+    FOLDER = Path(folder)
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{FOLDER / kind}",
+        rank=number,
+        world_size=WORLD,
+        timeout=timedelta(seconds=60),
+    )
+    found: dict[str, str] = {}
+    for name, function in CHECKS[kind].items():
+        try:
+            t0 = __import__("time").time()
+            function()
+            found[name] = ""
+            print(name, round(__import__("time").time() - t0, 2), flush=True)
+        except BaseException:
+            found[name] = traceback.format_exc()
+            break
+    (FOLDER / f"{kind}-{number}.json").write_text(json.dumps(found))
+    if all(value == "" for value in found.values()):
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
