@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real data sets are not here: they belong in ../shared/data, beside the repository")
     return folder
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run a command in an empty folder: exit status, what it printed, and what it complained about."""
+    from sparseopt.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def command(*args: object) -> tuple[int, str, str]:
+        status = main([str(a) for a in args])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return command

@@ -18,6 +18,7 @@ import pytest
 from cvxpy_oracle import optimum
 from scipy.optimize import minimize
 from scipy.sparse import csc_array
+from small_problems import LOSSES, small_problem
 
 from sparseopt import (
     L0,
@@ -63,34 +64,14 @@ from sparseopt.certificates.verify import verify
 from sparseopt.selection.exact import exact
 from sparseopt.solution import BoundProof
 
-LOSSES = ("squares", "huber", "logistic", "poisson", "multinomial")
 TERMS = {"l2": {}, "both": {"l1_ratio": 0.3, "ridge": 0.05}}
 FREE = {"none": (False, 1.0), "intercept": (True, 1.0), "both": (True, 0.0)}
 
 
 @cache
 def problem(loss: str, terms: str = "l2", free: str = "intercept", lam: float = 0.05) -> Problem:
-    """25 samples, 4 groups of different sizes, sample weights and an offset."""
-    rng = np.random.default_rng(LOSSES.index(loss))
-    n, labels = 25, [0, 1, 2, 0, 3, 3, 1, 2, 0, 2]
-    X = rng.standard_normal((n, len(labels)))
-    X[:, 1::2] += 1.0
-    signal = X[:, 0] + X[:, 3] - X[:, 4]
-    y = {
-        "squares": signal + rng.standard_normal(n),
-        "huber": signal + rng.standard_t(2, n),
-        "logistic": (signal + 2.0 * rng.standard_normal(n) > 0.0).astype(float),
-        "poisson": rng.poisson(np.exp(0.4 * signal)).astype(float),
-        "multinomial": rng.permutation(np.arange(n) % 3),
-    }[loss]
     intercept, weight = FREE[free]
-    groups = Groups.from_labels(labels, weights={"3": weight})
-    offset = 0.3 * rng.standard_normal((n, 3) if loss == "multinomial" else n)
-    s = rng.uniform(0.2, 1.8, n) / n
-    s[3] = 0.0
-    return Problem.build(
-        X, y, groups, loss=loss, lam=lam, intercept=intercept, offset=offset, sample_weight=s, **TERMS[terms]
-    )
+    return small_problem(loss, lam, intercept, weight, drop=3, **TERMS[terms])
 
 
 def plain(X: Any, y: Any, groups: Any = None, **keywords: Any) -> Problem:

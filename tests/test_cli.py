@@ -8,32 +8,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run
 
 from sparseopt import MCP, REGULARIZERS, Problem, Scaled, __version__, lam_max, path, solve
-from sparseopt.cli import load_model, main
+from sparseopt.cli import load_model
 from sparseopt.validation import cross_validate
 
 FAST = ("--path", "8", "--tol", "1e-4")
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run a command in an empty folder: exit status, what it printed, and what it complained about."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*args: object) -> tuple[int, str, str]:
-        status = main([str(a) for a in args])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
 
 
 def numbers(seed: int = 0, n: int = 60) -> tuple[np.ndarray, np.ndarray]:

@@ -6,34 +6,20 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Run
 
 from sparseopt import Problem, cross_validate_subsets, select, select_path
-from sparseopt.cli import load_model, main
+from sparseopt.cli import load_model
 from sparseopt.cli.data import standardised
 from sparseopt.selection import METHODS
 
-Run = Callable[..., tuple[int, str, str]]
 COLUMNS = ("a_1", "a_2", "b_1", "b_2", "c_1", "c_2", "d_1", "d_2")
 GROUPS = ("a", "a", "b", "b", "c", "c", "d", "d")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run a command in an empty folder: exit status, what it printed, and what it complained about."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*args: object) -> tuple[int, str, str]:
-        status = main([str(a) for a in args])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
 
 
 def numbers() -> tuple[np.ndarray, np.ndarray]:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from cvxpy_oracle import Optimum, optimum
+from small_problems import LOSSES, small_problem
 
 from sparseopt import L0, L2, MCP, Composite, Groups, LogSum, Penalty, Problem, fista, optimality
 from sparseopt.optimality import block_moves, duality_gap, gradient_scale, stationarity
 
-LOSSES = ("squares", "huber", "logistic", "poisson", "multinomial")
 TERMS = {"l2": {}, "l1": {"l1_ratio": 0.4}, "ridge": {"ridge": 0.1}, "both": {"l1_ratio": 0.3, "ridge": 0.05}}
 FREE = {"bounded": (False, 1.0), "intercept": (True, 1.0), "free group": (False, 0.0), "both free": (True, 0.0)}
 TABLE = list(product(LOSSES, TERMS, FREE))
@@ -25,25 +25,8 @@ TABLE = list(product(LOSSES, TERMS, FREE))
 
 @cache
 def problem(loss: str, terms: str, free: str) -> Problem:
-    rng = np.random.default_rng(LOSSES.index(loss))
-    n, labels = 25, [0, 1, 2, 0, 3, 3, 1, 2, 0, 2]
-    X = rng.standard_normal((n, len(labels)))
-    X[:, 1::2] += 1.0
-    signal = X[:, 0] + X[:, 3] - X[:, 4]
-    y = {
-        "squares": signal + rng.standard_normal(n),
-        "huber": signal + rng.standard_t(2, n),
-        "logistic": (signal + 2.0 * rng.standard_normal(n) > 0.0).astype(float),
-        "poisson": rng.poisson(np.exp(0.4 * signal)).astype(float),
-        "multinomial": rng.permutation(np.arange(n) % 3),
-    }[loss]
     intercept, weight = FREE[free]
-    groups = Groups.from_labels(labels, weights={"3": weight})
-    offset = 0.3 * rng.standard_normal((n, 3) if loss == "multinomial" else n)
-    s = rng.uniform(0.2, 1.8, n) / n
-    return Problem.build(
-        X, y, groups, loss=loss, lam=0.05, intercept=intercept, offset=offset, sample_weight=s, **TERMS[terms]
-    )
+    return small_problem(loss, 0.05, intercept, weight, **TERMS[terms])
 
 
 @cache
