@@ -26,7 +26,6 @@ from sparseopt.nn import PhaseSchedule, prune
 
 __all__ = [
     "CANDIDATES",
-    "PHASES",
     "Budget",
     "Candidate",
     "accuracy",
@@ -203,7 +202,7 @@ def fine_tune(
         with torch.autocast("cpu", torch.bfloat16, enabled=budget.bfloat16):
             loss = nn.functional.cross_entropy(model(x), torch.from_numpy(images.labels[rows]))
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"{method} ({candidate}): the loss is {float(loss)}.")
+            raise FloatingPointError(f"{method} ({candidate}): the loss is {loss.item()}.")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

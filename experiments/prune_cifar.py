@@ -7,9 +7,9 @@
 Budget: 320 batches of 64 augmented training images (lossy ones, see `cifar`), about 0.4 epochs, with the optimizer and
 the learning rates of `fine_tuning`. "dense" is the network fine-tuned as long without pruning.
 
-Tuning: each method has four candidates in `fine_tuning.CANDIDATES`, which differ in phases, in the learning rate of the logits or
-in the strength of the penalty. One run of each at 80 %, with a seed of its own, trains on 45,000 training images; the
-best accuracy on the other 5,000 decides. The pretrained network has seen those as well, whatever the method.
+Tuning: each method has four candidates in `fine_tuning.CANDIDATES`, which differ in phases, in the learning rate of the
+logits or in the strength of the penalty. One run of each at 80 %, with a seed of its own, trains on 45,000 training
+images; the best accuracy on the other 5,000 decides. The pretrained network has seen those too, whatever the method.
 
 Accuracy is that on the 1,000 exact test images (standard error of that sample 0.9 points or more, but the images are
 the same for all methods), and on all 10,000 as JPEG, which is lower and not comparable with it. Every finished run is
@@ -23,6 +23,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -43,6 +44,7 @@ TUNED_AT = 0.8
 TUNING_SEED = 1000
 HELD_OUT = 5000
 TESTS = {"lossless": "1,000 exact", "jpeg": "10,000 JPEG"}
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73")
 
 Record = dict[str, Any]
 
@@ -58,8 +60,12 @@ class Runs:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        self.records: list[Record] = [json.loads(line) for line in lines if line.endswith("}")]
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        self.records: list[Record] = []
+        for line in text.splitlines():
+            with suppress(ValueError):  # the line that a killed process left half written
+                self.records.append(json.loads(line))
+        self._gap = "" if text.endswith("\n") or not text else "\n"
 
     def find(self, **asked: Any) -> Record | None:
         """The last finished run that was asked for so, None if there is none."""
@@ -80,7 +86,8 @@ class Runs:
         self.records.append(record)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(self._gap + json.dumps(record) + "\n")
+        self._gap = ""
         return record
 
 
@@ -198,10 +205,8 @@ def table(rows: Sequence[Row]) -> str:
     left = (0, len(widths) - 1)
     text = []
     for line in lines:
-        cells = [
-            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        text.append("  ".join(cells).rstrip())
+        pairs = enumerate(zip(line, widths, strict=True))
+        text.append("  ".join(cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in pairs).rstrip())
     return "\n".join(text)
 
 
@@ -209,31 +214,27 @@ def figure(rows: Sequence[Row], file: Path) -> None:
     """Means and standard errors of all methods, one panel per test set, one colour per sparsity."""
     from matplotlib.figure import Figure
 
-    methods = list(
-        dict.fromkeys(row.method for row in sorted(rows, key=lambda row: (row.sparsity != 0.8, row.lossless)))
-    )
+    order = sorted(rows, key=lambda row: (-row.sparsity, row.lossless))
+    methods = list(dict.fromkeys(row.method for row in order))
+    sparsities = sorted({row.sparsity for row in rows})
     picture = Figure(figsize=(8.0, 1.0 + 0.28 * len(methods)), layout="constrained")
-    for ax, (name, what) in zip(picture.subplots(1, len(TESTS), sharey=True), TESTS.items(), strict=True):
-        for sparsity, colour in zip(
-            sorted({row.sparsity for row in rows}), ("#000000", "#0072B2", "#D55E00"), strict=False
-        ):
+    panels = picture.subplots(1, len(TESTS), sharey=True)
+    for ax, (name, what) in zip(panels, TESTS.items(), strict=True):
+        for number, sparsity in enumerate(sparsities):
             mine = [row for row in rows if row.sparsity == sparsity]
-            means, errors = ([getattr(row, name + end) for row in mine] for end in ("", "_error"))
-            errors = np.nan_to_num(errors)
-            label = f"{100 * sparsity:.0f} %" if sparsity else "dense"
             ax.errorbar(
-                means,
+                [getattr(row, name) for row in mine],
                 [methods.index(row.method) for row in mine],
-                xerr=errors,
+                xerr=np.nan_to_num([getattr(row, f"{name}_error") for row in mine]),
                 fmt="o",
-                ms=4,
-                color=colour,
-                label=label,
+                markersize=4,
+                color=COLOURS[number % len(COLOURS)],
+                label=f"{100 * sparsity:.0f} % dropped" if sparsity else "dense",
             )
         ax.set_xlabel(f"accuracy on {what} test images (%)")
         ax.set_yticks(range(len(methods)), methods)
         ax.grid(axis="x", alpha=0.3)
-    ax.legend(frameon=False)
+    panels[0].legend(frameon=False)
     picture.savefig(file, dpi=150)
 
 
@@ -264,17 +265,16 @@ def _study(options: argparse.Namespace, budget: Budget, runs: Runs) -> None:
     """Tuning and all runs that are not in the file yet; seed by seed, so that an early table has all methods."""
     data = Data.load(options.data, options.cache)
     before = {name: accuracy(pretrained(data.folder), getattr(data, name)) for name in TESTS}
-    print(
-        "the pretrained network:",
-        ", ".join(f"{before[name]:.4f} on {what}" for name, what in TESTS.items()),
-        flush=True,
-    )
-    chosen = {method: best(method, tune(method, data, budget, runs)) for method in options.methods if method != "dense"}
-    if "dense" in options.methods:
-        chosen["dense"] = candidates("dense")[0]
+    scores = ", ".join(f"{before[name]:.4f} on {what}" for name, what in TESTS.items())
+    print(f"the pretrained network: {scores}", flush=True)
+    chosen: dict[str, Candidate | None] = {}
     for seed in range(options.seeds):
         for sparsity in options.sparsities:
-            for method, candidate in chosen.items():
+            for method in options.methods:
+                if method not in chosen:
+                    tuned = tune(method, data, budget, runs) if method != "dense" else []
+                    chosen[method] = best(method, tuned) if method != "dense" else candidates(method)[0]
+                candidate = chosen[method]
                 if candidate is not None:
                     record = run(method, candidate, sparsity if method != "dense" else 0.0, seed, data, budget, runs)
                     print(json.dumps({key: record[key] for key in record if key != "budget"}), flush=True)

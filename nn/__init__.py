@@ -15,6 +15,7 @@ import torch
 from sparseopt import scalar
 from sparseopt.nn.blocks import BlockGrid
 from sparseopt.nn.budget import kept_blocks
+from sparseopt.nn.correspondence import groups_of, imprint, pairing_of
 from sparseopt.nn.logs import JsonLinesLog, TensorBoardLog
 from sparseopt.nn.masking import dense_state_dict, fold, sync_masks
 from sparseopt.nn.methods import (
@@ -34,8 +35,10 @@ from sparseopt.nn.methods import (
     SequentialAttention,
     get_method,
 )
+from sparseopt.nn.penalty import BlockPenalty
 from sparseopt.nn.pictures import plot_attention, plot_history, plot_masks, plot_schedule
 from sparseopt.nn.planning import LayerPlan, Plan, plan
+from sparseopt.nn.proximal import Proximal
 from sparseopt.nn.pruning import prune
 from sparseopt.nn.reporting import LayerReport, Report, report
 from sparseopt.nn.schedule import Cubic, Exponential, Linear, Phase, PhaseSchedule
@@ -72,6 +75,11 @@ __all__ = [
     "OMPR",
     "RigL",
     "kept_blocks",
+    "Proximal",
+    "BlockPenalty",
+    "groups_of",
+    "pairing_of",
+    "imprint",
     "report",
     "Report",
     "LayerReport",

@@ -3,8 +3,8 @@
 They do when weights and logits are the same everywhere, since rankings are exact. Whenever blocks are chosen, processes
 exchange a few numbers per layer and compare them:
 
-    before the choice    step, masks and phase (a digest: equal bits), weights and logits (r = a' W b with random signs a
-                         and b, and the norm: equal up to sqrt(eps) ||W||), and whether all of them are finite
+    before the choice    the step; masks and phase, by equal bits of a digest; weights W and logits, by r = a' W b with
+                         random signs a and b and by the norm, up to sqrt(eps) ||W||; whether all of them are finite
     after it             the digest of the new masks
 
 A digest changes with every bit. r moves by ||D|| or so when W becomes W + D: rounding that differs between kinds of
@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparseopt.nn.layers import Layer
-from sparseopt.nn.sharding import is_sharded, local
+from sparseopt.nn.sharding import full, is_sharded, local
 
 __all__ = ["require_agreement", "require_finite", "require_replicas"]
 
@@ -152,13 +152,18 @@ def _raise_if_infinite(flags: Tensor, layers: Sequence[Layer], step: int, where:
 
 def _fingerprint(tensor: Tensor | None) -> Tensor:
     """(a' W b, ||W||) in float64, for signs a and b; zeros where there are no copies to compare."""
-    if tensor is None or is_sharded(tensor):
+    if tensor is None or not _has_copies(tensor):
         return torch.zeros(2, dtype=torch.float64)
-    matrix = tensor.detach().flatten(1)
+    matrix = full(tensor).flatten(1)
     matrix = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     rows, columns = (2.0 * (_noise(n, matrix.device) >> 40 & 1) - 1.0 for n in matrix.shape)
     strips = (matrix @ columns.to(matrix.dtype)).double()
     return torch.stack([rows.double() @ strips, torch.linalg.vector_norm(matrix).double()])
+
+
+def _has_copies(tensor: Tensor) -> bool:
+    """Whether several processes hold the same rows, as they do with copies, and with copies of shards (HSDP)."""
+    return not is_sharded(tensor) or any(place.is_replicate() for place in tensor.placements)  # type: ignore[attr-defined]
 
 
 def _digest(mask: Tensor) -> Tensor:

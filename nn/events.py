@@ -8,7 +8,7 @@ both are step functions of the number of optimizer steps. `observe` tells how th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -65,12 +65,13 @@ class Event:
 
     def to_list(self) -> list[Any]:
         """Numbers and strings, for a checkpoint."""
-        return list(astuple(self))
+        return [self.step, self.what, self.phase, self.sparsity, list(self.kept), list(self.attention)]
 
     @classmethod
     def from_list(cls, entry: Sequence[Any]) -> Event:
         """The event that `to_list` wrote."""
-        return cls(*entry)
+        step, what, phase, sparsity, kept, attention = entry
+        return cls(step, what, phase, sparsity, list(kept), list(attention))
 
 
 @torch.no_grad()

@@ -113,7 +113,8 @@ class LogitMask(BlockMask):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogitMask:
         # `model.to(torch.bfloat16)` is about weights. Logits that differ by less than 2^-8 would stop to differ.
         assert self.logits is not None
-        before, gradient = self.logits.data, self.logits.grad
+        before = self.logits.data
+        gradient = None if self.logits.grad is None else self.logits.grad.data
         super()._apply(fn, recurse)
         wide = torch.promote_types(self.logits.dtype, torch.float32)
         if self.logits.dtype != wide:

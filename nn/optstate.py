@@ -19,8 +19,11 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, SGD, Adagrad, Optimizer
 
-__all__ = ["clear_state", "drop_parameters", "group_of", "join_group", "missing_from", "nested", "new_group", "skipped"]
+from sparseopt.nn.sharding import full, is_sharded
 
+__all__ = ["clear_state", "drop_parameters", "group_of", "join", "missing_from", "nested", "skipped"]
+
+_TORCH = Optimizer.profile_hook_step.__code__.co_filename
 # State that starts as 0; `_first` knows the rest of what torch's optimizers keep.
 _FROM_ZERO = {
     *("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "momentum_buffer", "square_avg", "grad_avg"),
@@ -33,7 +36,8 @@ def clear_state(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
     """Make the optimizer forget the past of `parameters`: their next update is that of an optimizer built now.
 
     The entries are removed, and the optimizer starts them again at the next step. Those of `capturable` groups may
-    belong to a captured CUDA graph, which would go on with the old tensors: they get their first values in place.
+    belong to a captured CUDA graph, which would go on with the old tensors: they get their first values in place. So do
+    those of sharded parameters: `torch.distributed.checkpoint` cannot load what has a state for some parameters only.
     Adagrad makes its state when it is built, in older versions of torch only then, so it is written anew. Fused SGD
     fails where only some parameters of a group have momentum: theirs becomes 0, which is the same without dampening.
     LBFGS has one state for all parameters together, and forgets all of it.
@@ -42,7 +46,9 @@ def clear_state(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
     if isinstance(inner, LBFGS):
         optimizer.state.clear()
         return
-    capturable = {id(p) for group in optimizer.param_groups if group.get("capturable", False) for p in group["params"]}
+    kept = {
+        id(p) for g in optimizer.param_groups for p in g["params"] if g.get("capturable", False) or _is_listed(g, p)
+    }
     for parameter in parameters:
         group = group_of(optimizer, parameter)
         if group is None:
@@ -52,11 +58,16 @@ def clear_state(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
             optimizer.state[parameter] = _adagrad(optimizer, group, parameter)
         elif isinstance(inner, SGD) and group.get("fused") and _moves(optimizer, group):
             optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-        elif state and id(parameter) in capturable and all(_known(*entry, group) for entry in state.items()):
+        elif state and id(parameter) in kept and all(_known(*entry, group) for entry in state.items()):
             for key, value in state.items():
                 value.fill_(_first(key, group))
         elif state:
             del optimizer.state[parameter]
+
+
+def _is_listed(group: dict[str, Any], parameter: Tensor) -> bool:
+    """Whether a checkpoint must have a state for the parameter. Momentum with dampening has no 0 to start from."""
+    return is_sharded(parameter) and not group.get("dampening", 0.0)
 
 
 def _moves(optimizer: Optimizer, group: dict[str, Any]) -> bool:
@@ -100,25 +111,51 @@ def missing_from(optimizer: Optimizer, parameters: Iterable[tuple[str, Tensor]])
     return [name for name, parameter in parameters if id(parameter) not in held]
 
 
-def join_group(optimizer: Optimizer, group: dict[str, Any], name: str, parameter: Tensor) -> None:
-    """Let the optimizer train one more parameter, in a group that it has."""
-    group["params"].append(parameter)
-    if "param_names" in group:
-        group["param_names"].append(name)
-    _resized(optimizer)
-    clear_state(optimizer, [parameter])
+def join(
+    optimizer: Optimizer,
+    named: Iterable[tuple[str, Tensor, Tensor]],
+    lr: float = 1.0,
+    weight_decay: float | None = None,
+) -> None:
+    """Let the optimizer train new parameters, each beside one that it has.
 
+    Parameters
+    ----------
+    named : iterable of (name, parameter, neighbour)
+        The parameter gets the settings of its neighbour's group; those of the first group if the optimizer does not
+        hold the neighbour.
+    lr : float
+        Learning rate as a multiple of the neighbour's.
+    weight_decay : float, optional
+        Weight decay; the neighbour's by default.
 
-def new_group(optimizer: Optimizer, settings: dict[str, Any], named: list[tuple[str, Tensor]]) -> None:
-    """Let the optimizer train more parameters, in a group of their own with other `settings`."""
-    if isinstance(_innermost(optimizer), LBFGS):
+    Raises
+    ------
+    ValueError
+        When LBFGS, which has one group, should use settings of its own for the new parameters.
+    """
+    own = lr != 1.0 or weight_decay is not None
+    if own and isinstance(_innermost(optimizer), LBFGS):
         raise ValueError(
             "LBFGS has one group for all parameters: leave out the learning rate and weight decay of logits."
         )
-    settings = {key: value for key, value in settings.items() if key not in ("params", "param_names", "initial_lr")}
-    with_names = "param_names" in optimizer.param_groups[0]
-    optimizer.add_param_group({**settings, "params": named if with_names else [p for _, p in named]})
-    clear_state(optimizer, [parameter for _, parameter in named])
+    beside: dict[int, list[tuple[str, Tensor]]] = {}
+    for name, parameter, neighbour in named:
+        beside.setdefault(id(group_of(optimizer, neighbour) or optimizer.param_groups[0]), []).append((name, parameter))
+    for group in list(optimizer.param_groups):
+        new = beside.get(id(group), [])
+        if own and new:
+            settings = {k: v for k, v in group.items() if k not in ("params", "param_names", "initial_lr")}
+            settings |= {"lr": group["lr"] * lr}
+            settings |= {} if weight_decay is None else {"weight_decay": weight_decay}
+            settings["params"] = new if "param_names" in group else [parameter for _, parameter in new]
+            optimizer.add_param_group(settings)
+        else:
+            group["params"].extend(parameter for _, parameter in new)
+            if "param_names" in group:
+                group["param_names"].extend(name for name, _ in new)
+        _resized(optimizer)
+        clear_state(optimizer, [parameter for _, parameter in new])
 
 
 def drop_parameters(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
@@ -152,23 +189,35 @@ def _innermost(optimizer: Optimizer) -> Optimizer:
 
 
 def nested(optimizer: Optimizer) -> bool:
-    """Whether the step that just ran was called by another step of the same optimizer; for step hooks themselves.
+    """Whether the step that is running was called by another step of the same optimizer; for step hooks.
 
     A subclass whose `step` calls `super().step()` runs its hooks twice: once for either.
     """
-    hooked = sys._getframe(2)  # torch's wrapper around `step`, which called the hook, which called this
-    frame = hooked.f_back
-    while frame is not None:
-        if frame.f_code is hooked.f_code and frame.f_locals.get("self") is optimizer:
-            return True
+    frame, found = sys._getframe(), 0
+    while frame.f_back is not None:
         frame = frame.f_back
-    return False
+        code = frame.f_code
+        if code.co_name == "wrapper" and code.co_filename == _TORCH:  # what torch puts around every `step`
+            found += frame.f_locals.get("self") is optimizer
+    return found > 1
 
 
 def skipped(optimizer: Optimizer) -> bool:
-    """Whether the step that just ran changed nothing, because a GradScaler found infinite gradients.
+    """Whether the step that just ran changed nothing on purpose.
 
-    Most optimizers are not called at all then. A fused one is called with the finding, and skips inside its kernel.
+    A GradScaler that finds infinite gradients does not call most optimizers at all; a fused one is called with the
+    finding, and skips inside its kernel. `torch.distributed.checkpoint` lets a new optimizer make its state by a step
+    with learning rates and gradients of 0.
     """
     found = getattr(optimizer, "found_inf", None)
-    return isinstance(found, torch.Tensor) and bool(found.item())
+    return (isinstance(found, torch.Tensor) and bool(found.item())) or _blank(optimizer)
+
+
+def _blank(optimizer: Optimizer) -> bool:
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    # A rate on a device is no such 0, and would have to be waited for.
+    if any(rate is None or (isinstance(rate, Tensor) and rate.device.type != "cpu") or rate != 0.0 for rate in rates):
+        return False
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    # Gathered: all processes must come to the same answer, also those whose shards are empty.
+    return len(gradients) > 0 and not any(bool(full(gradient).any()) for gradient in gradients)

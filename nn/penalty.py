@@ -146,8 +146,9 @@ def check_shrinkage(q: Any, lam: float, weights: str) -> None:
 
 def places(penalty: BlockPenalty, model: nn.Module | None) -> list[tuple[Any, str, BlockGrid]]:
     """(module, attribute, grid) of every weight of the penalty."""
-    while model is not None and (hasattr(model, "_orig_mod") or isinstance(model, _WRAPPERS)):
-        model = getattr(model, "_orig_mod", None) or model.module
+    inner: Any = model
+    while hasattr(inner, "_orig_mod") or isinstance(inner, _WRAPPERS):
+        inner = inner._orig_mod if hasattr(inner, "_orig_mod") else inner.module
     found: list[tuple[Any, str, BlockGrid]] = []
     for layer in penalty.layers:  # type: ignore[union-attr]
         owner, _, attribute = layer.name.rpartition(".")
@@ -156,7 +157,7 @@ def places(penalty: BlockPenalty, model: nn.Module | None) -> list[tuple[Any, st
         elif model is None:
             raise ValueError("model is missing: a penalty that was made from a plan knows only names of weights.")
         else:
-            module = dict(model.named_modules()).get(owner)
+            module = dict(inner.named_modules()).get(owner)
         weight = None if module is None else stored_weight(module, attribute)
         if weight is None or tuple(weight.shape) != layer.grid.shape:
             has = "no such weight" if weight is None else f"the shape {tuple(weight.shape)}"

@@ -30,7 +30,7 @@ from sparseopt.nn.sparsifier import Sparsifier
 
 __all__ = ["draw_masks", "plot_attention", "plot_history", "plot_masks", "plot_schedule"]
 
-PHASE_COLOURS = {"dense": "#BFDDF2", "sparsify": "#F2B85C", "sparse": "#D9D9D9"}
+PHASE_COLOURS = {"dense": "#A6CBE8", "sparsify": "#E69F00", "sparse": "#E6E6E6"}
 KEPT, DROPPED = "#0072B2", "#EFEFEF"
 SMALL = 9.0  # points
 
@@ -264,7 +264,7 @@ def _values(model: nn.Module, entry: Blocks, colour: str) -> Tensor:
     assert entry.grid is not None
     if colour == "norm":
         return entry.grid.norms(entry.weight.float()).cpu()
-    return Layer(LayerPlan(entry.names[0], entry.grid, 0.0), model).factors().float().cpu()
+    return Layer(LayerPlan(entry.names[0], entry.grid, 0.0), model).factors().abs().float().cpu()
 
 
 def _columns(n: int) -> int:

@@ -120,7 +120,7 @@ class Plan:
     def real_sparsity(self) -> float:
         """Share of the entries of all listed weights that will be 0, all blocks counted as equally large."""
         dropped = sum(layer.grid.numel * (1.0 - layer.kept / layer.grid.n_blocks) for layer in self.layers)
-        return dropped / self.weights
+        return dropped / max(1, self.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, strings and lists only: for checkpoints and JSON."""
@@ -323,12 +323,9 @@ def _nothing(skipped: Sequence[Skipped], block: Any, min_blocks: int) -> str:
         return "the model has no linear layer, convolution, embedding or attention: there is nothing to prune."
     reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:6])
     more = f"; and {len(skipped) - 6} more" if len(skipped) > 6 else ""
-    few = any("fewer than" in entry.reason for entry in skipped)
-    hint = (
-        f"choose a smaller block than {block}, or a lower min_blocks than {min_blocks}"
-        if few
-        else "change what it says"
-    )
+    hint = "exclude less, or include other types"
+    if any("fewer than" in entry.reason for entry in skipped):
+        hint = f"choose a smaller block than {block}, or a lower min_blocks than {min_blocks}"
     return f"no layer of the model matches ({reasons}{more}): {hint}."
 
 

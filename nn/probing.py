@@ -11,8 +11,6 @@ gradient clipping counts them. Nobody sees them: `restart_blocks` sets them and 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -54,30 +52,10 @@ class ProbedMask(BlockMask):
 
     def forward(self, weight: Tensor) -> Tensor:
         alive = self.alive()
-        return _Gate.apply(weight, alive.to(weight.dtype), (alive | self.probe).to(weight.dtype), self.grid)
-
-
-class _Gate(torch.autograd.Function):
-    """weight * expand(forth), with gradient * expand(back)."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(weight: Tensor, forth: Tensor, back: Tensor, grid: BlockGrid) -> Tensor:
-        return grid.scale(weight, forth)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, _, back, grid = inputs
-        ctx.save_for_backward(back)
-        ctx.grid = grid
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (back,) = ctx.saved_tensors
-        if gradient.layout == torch.sparse_coo:  # of an embedding; it cannot be cut into blocks
-            return gradient * ctx.grid.expand(back), None, None, None
-        return ctx.grid.scale(gradient, back), None, None, None
+        seen = alive | self.probe
+        # x - x is 0, but only the first of them has a gradient.
+        shown = self.grid.scale(weight, seen)
+        return shown - self.grid.scale(weight.detach(), seen & ~alive)
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ class Proximal(Optimizer):
     def __repr__(self) -> str:
         return f"Proximal({self.penalty.q!r}, lam={self.penalty.lam:g}) of {self.optimizer!r}"
 
-    @property  # type: ignore[override]
+    @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The inner optimizer's."""
         return self.optimizer.param_groups
@@ -125,7 +125,7 @@ class Proximal(Optimizer):
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
         self.optimizer.param_groups = groups
 
-    @property  # type: ignore[override]
+    @property
     def state(self) -> Any:
         """The inner optimizer's."""
         return self.optimizer.state
@@ -134,7 +134,7 @@ class Proximal(Optimizer):
     def state(self, state: Any) -> None:
         self.optimizer.state = state
 
-    @property  # type: ignore[override]
+    @property
     def defaults(self) -> dict[str, Any]:
         """The inner optimizer's."""
         return self.optimizer.defaults
@@ -159,7 +159,7 @@ class Proximal(Optimizer):
         """Clear the gradients."""
         self.optimizer.zero_grad(set_to_none)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """The inner optimizer's step and then the prox; returns what the inner one returns."""
         # A GradScaler leaves these with the optimizer that it was given, for a fused step to find.
         told = {name: self.__dict__[name] for name in ("grad_scale", "found_inf") if name in self.__dict__}

@@ -93,9 +93,11 @@ def require_plain(model: nn.Module) -> None:
 
 def require_whole(layer: Layer) -> None:
     """Raise when sharding has replaced the weight by a piece that is no matrix any more."""
-    stored = getattr(layer.module.parametrizations[layer.attribute], "original", None)
-    if stored is None or tuple(stored.shape) != layer.grid.shape:
-        now = "gone" if stored is None else tuple(stored.shape)
+    _ = layer.mask  # there is none on a folded model, which it says
+    stored = getattr(layer.chain, "original", None)
+    trained = isinstance(stored, nn.Parameter)
+    if not trained or tuple(stored.shape) != layer.grid.shape:
+        now = tuple(stored.shape) if trained else "no parameter"
         raise ValueError(
             f"{layer.name} had the shape {layer.grid.shape} and is {now} now: "
             "blocks need whole rows, so shard with fully_shard, not with FullyShardedDataParallel or ZeRO-3."

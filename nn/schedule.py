@@ -168,10 +168,10 @@ class PhaseSchedule:
                     f"the shares of the phases must add up to 1, got {math.fsum(lengths):.6g} from {lengths}."
                 )
             # Exact fractions: sums of floats such as 0.1 / 3 would move the ends that fall on half a step.
-            shares = [Fraction(length).limit_denominator(10**9) for length in lengths]
+            shares = [Fraction(length).limit_denominator(10**9) or Fraction(length) for length in lengths]
             whole = sum(shares)
             ends = [math.floor(total * end / whole + Fraction(1, 2)) for end in accumulate(shares)]
-            fewest = math.ceil(whole / min(shares)) if min(shares) else 10**9
+            fewest = math.ceil(whole / min(shares))
             for kind, length, start, end in zip(kinds, lengths, [0, *ends], ends, strict=False):
                 if end <= start:
                     raise ValueError(

@@ -33,16 +33,7 @@ from sparseopt.nn.layers import Layer
 from sparseopt.nn.masking import attach_mask, fold
 from sparseopt.nn.masks import PHASES
 from sparseopt.nn.methods import Method, get_method
-from sparseopt.nn.optstate import (
-    clear_state,
-    drop_parameters,
-    group_of,
-    join_group,
-    missing_from,
-    nested,
-    new_group,
-    skipped,
-)
+from sparseopt.nn.optstate import clear_state, drop_parameters, group_of, join, missing_from, nested, skipped
 from sparseopt.nn.planning import Plan
 from sparseopt.nn.readiness import planned_weights, require_optimizer, require_plain, require_ready, require_whole
 from sparseopt.nn.schedule import PhaseSchedule
@@ -181,21 +172,12 @@ class Sparsifier:
         weights = [(layer.name, layer.stored) for layer in self.layers]
         require_ready(optimizer, weights, logit_lr, logit_weight_decay)
         paths = {id(parameter): path for path, parameter in self.model.named_parameters()}
-        own: dict[int, list[tuple[str, Tensor]]] = {}
-        for layer in self.layers:
-            if layer.logits is None or group_of(optimizer, layer.logits) is not None:
-                continue
-            group = group_of(optimizer, layer.stored) or optimizer.param_groups[0]
-            named = (paths[id(layer.logits)], layer.logits)
-            if logit_lr == 1.0 and logit_weight_decay is None:
-                join_group(optimizer, group, *named)
-            else:
-                own.setdefault(id(group), []).append(named)
-        for group in [group for group in optimizer.param_groups if id(group) in own]:
-            settings = {**group, "lr": group["lr"] * logit_lr}
-            if logit_weight_decay is not None:
-                settings["weight_decay"] = logit_weight_decay
-            new_group(optimizer, settings, own[id(group)])
+        new = [
+            (paths[id(logits)], logits, layer.stored)
+            for layer in self.layers
+            if (logits := layer.logits) is not None and group_of(optimizer, logits) is None
+        ]
+        join(optimizer, new, logit_lr, logit_weight_decay)
 
     def attach(self, optimizer: Optimizer) -> None:
         """Follow the steps of `optimizer`: from now on every one of them advances the phases.
@@ -222,7 +204,8 @@ class Sparsifier:
                 "s.attach(optimizer), or build the optimizer from model.parameters() after pruning starts."
             )
         self.optimizer = optimizer
-        self._handle = optimizer.register_step_post_hook(self._after_step)
+        # Without `disable`, a compiled optimizer step would trace the engine.
+        self._handle = optimizer.register_step_post_hook(torch.compiler.disable(self._after_step))
 
     def detach(self) -> None:
         """Stop following the optimizer."""
@@ -243,6 +226,7 @@ class Sparsifier:
         """
         if self.optimizer is not None:
             raise ValueError("this sparsifier follows its optimizer by itself: drop the call of step(), or detach().")
+        self.layers[0].chain  # noqa: B018  there are masks
         if optimizer is not None:
             require_optimizer(optimizer)
         elif self.method.steps:

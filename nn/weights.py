@@ -55,7 +55,7 @@ def weights_of(model: nn.Module) -> list[Weight]:
         for attribute in _attributes(module):
             name = f"{owner}.{attribute}" if owner else attribute
             if is_parametrized(module, attribute):
-                tensor, obstacle = getattr(module, attribute), "it has another parametrization"
+                tensor, obstacle = _computed(module, attribute), "it has another parametrization"
             elif module._parameters.get(attribute) is not None:
                 tensor = module._parameters[attribute]
                 obstacle = _obstacle(module, tensor, [each for each in holders[id(tensor)] if each != name])
@@ -72,6 +72,22 @@ def _attributes(module: nn.Module) -> tuple[str, ...]:
     if isinstance(module, (nn.Linear, *CONVOLUTIONS, nn.Embedding)):
         return ("weight",)
     return _IN_PROJECTIONS if isinstance(module, nn.MultiheadAttention) else ()
+
+
+@torch.no_grad()
+def _computed(module: Any, attribute: str) -> Tensor:
+    """The weight behind a block mask, or what another parametrization computes."""
+    chain = module.parametrizations[attribute]
+    if is_pruned(module, attribute):
+        return chain.original
+    # Reading the weight of spectral_norm changes it while it trains.
+    modes = [(each, each.training) for each in chain.modules()]
+    chain.eval()
+    try:
+        return getattr(module, attribute)
+    finally:
+        for each, mode in modes:
+            each.training = mode
 
 
 def _obstacle(module: nn.Module, tensor: Tensor, others: list[str]) -> str:
@@ -110,7 +126,7 @@ def count_uses(model: nn.Module, example_input: Any) -> dict[str, float]:
     ]
     modes = [(module, module.training) for module in model.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
-    # The fast path of transformers computes whole layers in one operation: nobody would see the parts.
+    # The fast path of transformers packs padded batches into nested tensors, whose sizes nobody can ask for.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         model.eval()

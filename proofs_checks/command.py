@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sparseopt.console import Parser, columns, import_from_here, named_number, positive_integer, run_command
+from sparseopt.console import Parser, add_parameters, columns, import_from_here, positive_integer, run_command
 from sparseopt.proofs_checks.evidence import SIZES, Evidence, Verdict
 
 __all__ = ["EPILOG", "add_arguments", "main", "run_check"]
@@ -49,14 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--jobs", metavar="N", type=positive_integer, default=1, help="checks at a time (1)")
     add("--out", metavar="FOLDER", default="checks", help="for report.html and evidence.json (checks)")
     add("--regularizer", metavar="NAME", help="check this one: module:Class, or a name of `sparseopt regularizers`")
-    add(
-        "--param",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=named_number,
-        help="of the regularizer (repeatable)",
-    )
+    add_parameters(parser, "regularizer")
     add("--list", action="store_true", help="list the statements and do nothing else")
     add("--quiet", action="store_true", help="print what is not as expected only, and no progress bar")
 

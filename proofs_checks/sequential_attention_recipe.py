@@ -7,6 +7,8 @@
 The paper clips the masks to [N rho, N / rho] with rho the density. With masks of mean 1 at most 1 / rho of them can lie
 above N rho, so nearly all become equal and the ranking of the rho N blocks to keep is lost; [rho, 1 / rho] contains
 what k equal survivors have, N / k = 1 / rho.
+
+The formulas are written down here and tried on numbers; where torch is installed, `sparseopt.nn` is held against them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sparseopt.proofs_checks.evidence import Evidence, Finding, Statement, control, holds
+from sparseopt.proofs_checks.evidence import Evidence, Finding, Statement, Verdict, control, holds
 from sparseopt.proofs_checks.figures import COLOURS, INK, axes, legend
 
 __all__ = ["PHASES", "STATEMENT", "masks", "schedule"]
@@ -62,6 +64,7 @@ def check(rng: np.random.Generator, size: str) -> Evidence:
     """Masks, schedule, phases, and the two clips."""
     count = _COUNTS[size]
     findings = [*_masks(rng, count), *_schedule(rng, count), *_phases(), *_clip(rng, count), _divisible()]
+    findings += _package(rng, count)
     u = np.linspace(0.0, 1.0, 200)
     series = {f"c = {c:g}": np.array([u, schedule(u, 0.9, c)]) for c in (2.0, 4.0, 8.0)}
     a = np.sort(masks(np.random.default_rng(0).normal(size=1000)))[::-1]
@@ -163,6 +166,109 @@ def _divisible() -> Finding:
         0.1,
         f"390 / 20 = {rows / block}: ten rows are left over, the paper does not say what becomes of them.",
     )
+
+
+def _package(rng: np.random.Generator, count: int) -> list[Finding]:
+    """The same formulas as `sparseopt.nn` has them."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        apart = Verdict.NOT_APPLICABLE
+        detail = "torch is not installed: the findings above are about the formulas, not about the package."
+        return [Finding("sparseopt.nn follows the recipe", apart, apart, 0, detail=detail)]
+    return [*_package_masks(rng, count), *_package_schedules(rng, count), _package_choice(rng, count), _package_edges()]
+
+
+def _package_masks(rng: np.random.Generator, count: int) -> list[Finding]:
+    import torch
+
+    from sparseopt.nn import BlockGrid, LayerPlan, SequentialAttention
+
+    plain: list[float] = []
+    clipped: list[float] = []
+    for _ in range(max(count // 4, 20)):
+        n, sparsity = int(rng.integers(20, 2000)), float(rng.choice([0.7, 0.8, 0.9, 0.95]))
+        layer = LayerPlan("weight", BlockGrid((n, 1), (1, 1)), sparsity)
+        rho = layer.kept / n
+        logits = rng.normal(size=n) * 10.0 ** rng.uniform(-2.0, 0.7)
+        expected = masks(logits)
+        for clip, errors, target in (
+            (False, plain, expected),
+            (True, clipped, np.clip(expected, rho, 1.0 / rho)),
+        ):
+            mask = SequentialAttention(clip=clip).mask(layer, torch.zeros(n, 1, dtype=torch.float64))
+            assert mask.logits is not None
+            mask.logits.data.copy_(torch.as_tensor(logits).view(n, 1))
+            found = mask.factors(torch.zeros(n, 1, dtype=torch.float64)).detach().numpy().ravel()
+            errors.append(float(np.abs(found / target - 1.0).max()))
+    return [
+        holds("sparseopt.nn: the masks are N softmax(ℓ)", plain, 1e-11, "Relative, 20 to 2000 blocks."),
+        holds("sparseopt.nn: the clip is [ρ, 1/ρ] with the density ρ of the layer", clipped, 1e-11, "Relative."),
+    ]
+
+
+def _package_schedules(rng: np.random.Generator, count: int) -> list[Finding]:
+    from sparseopt.nn import Exponential, PhaseSchedule, SequentialAttention
+
+    u, s, c = rng.random(count), rng.uniform(0.5, 0.99, count), rng.uniform(0.5, 10.0, count)
+    rows = list(zip(u, s, c, strict=True))
+    errors = [abs(b * Exponential(d)(a) - float(schedule(a, b, d))) for a, b, d in rows]
+    errors += [abs(b * SequentialAttention().share(a) - float(schedule(a, b))) for a, b, _ in rows]
+    total = 3000
+    made = {
+        "ImageNet, AC/DC": PhaseSchedule.imagenet(total, sparsify=False),
+        "ImageNet, SA++": PhaseSchedule.imagenet(total),
+        "Criteo": PhaseSchedule.criteo(total, sparsify=False),
+    }
+    wrong = []
+    for name, phases in PHASES.items():
+        steps = [[kind, int(share * total)] for kind, share in phases]
+        wrong.append(0.0 if made[name].to_list() == steps else 1.0)
+    return [
+        holds("sparseopt.nn: the share s(u), with c = 4 unless said otherwise", errors, 1e-15, "Random u, s and c."),
+        holds("sparseopt.nn: the phases of the three trainings", wrong, 0.0, f"In a training of {total} steps."),
+    ]
+
+
+def _package_choice(rng: np.random.Generator, count: int) -> Finding:
+    """Logits that change at every step, and the engine itself: 24 steps of sparsification, 12 choices."""
+    import torch
+
+    from sparseopt.nn import PhaseSchedule, Sparsifier, plan
+
+    wrong = []
+    for _ in range(max(count // 100, 4)):
+        sparsity = float(rng.choice([0.7, 0.8, 0.9, 0.95]))
+        model = torch.nn.Linear(26, 22, bias=False)
+        phases = PhaseSchedule.from_list([("dense", 1), ("sparsify", 24), ("sparse", 2)])
+        engine = Sparsifier(model, plan(model, sparsity, block=2), updates=12, schedule=phases)
+        (layer,) = engine.layers
+        n = layer.grid.n_blocks
+        before = np.ones(layer.grid.counts, dtype=bool)
+        for step in range(26):
+            assert layer.logits is not None
+            layer.logits.data.copy_(torch.as_tensor(rng.normal(size=layer.grid.counts)))
+            engine.step()
+            now = layer.kept.numpy().copy()
+            progress = min(step // 2 / 12, 1.0)
+            target = int(np.floor((1.0 - float(schedule(progress, sparsity))) * n + 1e-9))
+            wrong.append(0.0 if not (now & ~before).any() and now.sum() == max(target, 1) else 1.0)
+            before = now
+        wrong.append(0.0 if layer.kept.sum() == max(int(np.floor((1.0 - sparsity) * n + 1e-9)), 1) else 1.0)
+    return holds(
+        "sparseopt.nn: survivors nest, floor((1 − s(u)) N) of them at progress u", wrong, 0.0,
+        "Downwards, as the real sparsities of Table 1 demand; 12 choices while the logits change at every step.",
+    )  # fmt: skip
+
+
+def _package_edges() -> Finding:
+    from sparseopt.nn import BlockGrid
+
+    grid = BlockGrid((400, 390), (20, 20))
+    sizes = grid.sizes().numpy()
+    wrong = [abs(float(sizes.sum()) - 400 * 390), float((sizes[:, -1] != 200).sum())]
+    return holds("sparseopt.nn: what is left over at the edge of the Criteo layer is a column of smaller blocks", wrong,
+                 0.0, f"{grid.counts[0]} x {grid.counts[1]} blocks, the last ones 20 x 10.")  # fmt: skip
 
 
 def figure(evidence: Evidence) -> Any:

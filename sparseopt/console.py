@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-__all__ = ["Parser", "columns", "import_from_here", "named_number", "positive_integer", "run_command"]
+__all__ = ["Parser", "add_parameters", "columns", "import_from_here", "named_number", "positive_integer", "run_command"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,6 +89,12 @@ def import_from_here(names: Iterable[Any]) -> None:
     """Let regularizers named module:Class come from the current folder."""
     if any(":" in str(name) for name in names) and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+
+
+def add_parameters(parser: argparse.ArgumentParser, whose: str) -> None:
+    """The option --param NAME=VALUE, repeatable: parameters of `whose`, a list of (name, value)."""
+    told = f"of the {whose} (repeatable)"
+    parser.add_argument("--param", metavar="NAME=VALUE", action="append", default=[], type=named_number, help=told)
 
 
 def named_number(text: str) -> tuple[str, float]:

@@ -1,10 +1,9 @@
 """Checks of distributed pruning, run by two processes that talk through gloo; tests/test_nn_distributed.py starts them.
 
-    python distributed_worker.py ddp|fsdp RANK FOLDER
+    python distributed_worker.py RANK FOLDER
 
-Every check is run by both processes in the same order, on data of their own. What a check found goes to
-FOLDER/KIND-RANK.json: {name: "" or the traceback}. After a failed check the processes may have lost each other, so the
-following ones are not run.
+Every check is run by both processes in the same order, on data of their own. What they found goes to FOLDER/RANK.json:
+{name: "" or the traceback}. After a failed check the processes may have lost each other, so the following are not run.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +32,20 @@ from sparseopt.nn.agreement import require_agreement, require_replicas
 from sparseopt.nn.layers import Layer, full
 
 WORLD = 2
-STEPS = 40
-# Sums in another order differ by 1e-16, which Adam divides by eps = 1e-8 and multiplies by lr = 0.01, in 40 steps.
-CLOSE = 40 * 0.01 * 1e-16 / 1e-8 * 10
+STEPS = 32
+# Sums in another order differ by 1e-16, which Adam divides by eps = 1e-8 and multiplies by lr = 0.01, in 32 steps.
+CLOSE = 32 * 0.01 * 1e-16 / 1e-8 * 10
 
-CHECKS: dict[str, dict[str, Callable[[], None]]] = {"ddp": {}, "fsdp": {}}
+CHECKS: dict[str, Callable[[], None]] = {}
 FOLDER = Path()
 
 
-def check(*kinds: str, **cases: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a check for some kinds of processes, once per case."""
+def check(**cases: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a check, once per case."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        for kind in kinds:
-            for case, arguments in (cases or {"": {}}).items():
-                name = function.__name__ + (f"[{case}]" if case else "")
-                CHECKS[kind][name] = lambda arguments=arguments: function(**arguments)
+        for case, arguments in (cases or {"": {}}).items():
+            CHECKS[function.__name__ + (f"[{case}]" if case else "")] = partial(function, **arguments)
         return function
 
     return register
@@ -103,12 +101,13 @@ def train(
     return trace
 
 
-def alone(method: Any, steps: int = STEPS, **settings: Any) -> tuple[Sparsifier, Trace]:
+@cache
+def alone(method: str) -> tuple[Sparsifier, Trace]:
     """The same training in one process, on the examples of all."""
-    s = pruned(method, **settings)
+    s = pruned(method)
     optimizer = adam(s.model)
     s.attach(optimizer)
-    return s, train(s.model, optimizer, s, range(steps), None)
+    return s, train(s.model, optimizer, s, range(STEPS), None)
 
 
 def gathered(tensor: Tensor) -> list[Tensor]:
@@ -205,7 +204,7 @@ def copied(method: Any, **settings: Any) -> tuple[nn.Module, torch.optim.Optimiz
     return model, optimizer, s
 
 
-@check("ddp", **ALL_METHODS)
+@check(**ALL_METHODS)
 def copies_train_as_one_process(method: Any) -> None:
     model, optimizer, s = copied(method)
     trace = train(model, optimizer, s, range(STEPS), rank())
@@ -219,7 +218,7 @@ def copies_train_as_one_process(method: Any) -> None:
     assert any(not bool(mask.all()) for masks in trace for mask in masks)
 
 
-@check("ddp")
+@check()
 def masks_of_ones_own_are_rejected() -> None:
     def drifting() -> None:
         model, optimizer, s = copied(Drifting())
@@ -232,7 +231,7 @@ def masks_of_ones_own_are_rejected() -> None:
         fails(drifting)
 
 
-@check("ddp")
+@check()
 def averages_are_needed() -> None:
     def unaveraged() -> None:
         s = pruned("ac/dc")
@@ -286,7 +285,7 @@ SPOILED = {
 LATE = PhaseSchedule.from_list([("dense", 4), ("sparsify", 20), ("sparse", 4)])
 
 
-@check("ddp", **{f"{name}-{who}": {**case, "who": who} for name, case in SPOILED.items() for who in range(WORLD)})
+@check(**{f"{name}-{who}": {**case, "who": who} for name, case in SPOILED.items() for who in range(WORLD)})
 def one_process_at_fault_is_noticed_by_all(change: Any, error: Any, words: str, who: int) -> None:
     def spoiled() -> None:
         model, optimizer, s = copied("sequential-attention++", steps=None, schedule=LATE, updates=5)
@@ -304,7 +303,7 @@ def one_process_at_fault_is_noticed_by_all(change: Any, error: Any, words: str, 
         spoiled()  # nobody else notices
 
 
-@check("ddp")
+@check()
 def rounding_is_no_fault() -> None:
     s = pruned("sequential-attention++")
     with torch.no_grad():
@@ -314,7 +313,7 @@ def rounding_is_no_fault() -> None:
     require_replicas(s.layers, 0)
 
 
-@check("ddp")
+@check()
 def schedules_and_layers_must_be_the_same() -> None:
     s = pruned("ac/dc")
     with raises(RuntimeError, "chooses blocks after", "same schedule"):
@@ -325,18 +324,14 @@ def schedules_and_layers_must_be_the_same() -> None:
         require_replicas(s.layers[rank() : 1 + rank()], 5)
 
 
-@check("ddp")
+@check()
 def every_flipped_or_moved_block_is_noticed() -> None:
     mask = torch.rand(4, 7, generator=torch.Generator().manual_seed(3)) < 0.5
 
     def noticed(other: Tensor) -> None:
         mine = mask if rank() == 0 else other
-        try:
+        with raises(RuntimeError, "different blocks of b"):
             require_agreement(["a", "b"], [mask, mine])
-        except RuntimeError as error:
-            assert "different blocks of b" in str(error)
-            return
-        raise AssertionError("an other mask was not noticed")
 
     def all_noticed() -> None:
         for i in range(mask.numel()):
@@ -353,7 +348,7 @@ def every_flipped_or_moved_block_is_noticed() -> None:
         fails(all_noticed)
 
 
-@check("ddp")
+@check()
 def a_group_of_ones_own_needs_nobody() -> None:
     groups = [dist.new_group([each]) for each in range(WORLD)]
     s = pruned("sequential-attention++", seed=rank())
@@ -365,14 +360,14 @@ def a_group_of_ones_own_needs_nobody() -> None:
     assert not torch.equal(first, second)
 
 
-@check("ddp")
+@check()
 def wrapped_models_are_refused() -> None:
     model = DDP(network())
     with raises(ValueError, "wrapped in DistributedDataParallel", "prune it first"):
         prune(model, None, "ac/dc", 0.5, 3, STEPS, min_blocks=2)
 
 
-@check("ddp", **{name: {"method": name} for name in ("sequential-attention++", "rigl")})
+@check(**{name: {"method": name} for name in ("sequential-attention++", "rigl")})
 def accumulated_gradients_are_one_step(method: str) -> None:
     model, optimizer, s = copied(method)
     trace: Trace = []
@@ -391,30 +386,35 @@ def accumulated_gradients_are_one_step(method: str) -> None:
     require_close(s.model, reference.model)
 
 
-@check("ddp", **{name: {"method": name} for name in ("sequential-attention++", "ac/dc")})
-def a_resumed_run_ends_as_the_uninterrupted_one(method: str) -> None:
+# Inside of a phase, and right after a change of phase, when the optimizer's state is cleared.
+MOMENTS = (25, 22)
+
+
+@check(**{f"{name} {n}": {"method": name, "n": n} for name in ("sequential-attention++", "ac/dc") for n in MOMENTS})
+def a_resumed_run_ends_as_the_uninterrupted_one(method: str, n: int) -> None:
     model, optimizer, s = copied(method)
+    assert (n in {phase.start for phase in s.schedule.phases}) == (n == 22)
     file = FOLDER / "resume.pt"
-    train(model, optimizer, s, range(25), rank())
+    train(model, optimizer, s, range(n), rank())
     if rank() == 0:  # alone: the other process need not help
         states = (s.model.state_dict(), optimizer.state_dict(), s.state_dict())
         torch.save(dict(zip(("model", "optimizer", "sparsifier"), states, strict=True)), file)
     dist.barrier()
-    train(model, optimizer, s, range(25, STEPS), rank())
+    train(model, optimizer, s, range(n, STEPS), rank())
 
     again, its_optimizer, t = copied(method, seed=1)
     saved = torch.load(file, weights_only=True)
     t.model.load_state_dict(saved["model"])
     its_optimizer.load_state_dict(saved["optimizer"])
     t.load_state_dict(saved["sparsifier"])
-    train(again, its_optimizer, t, range(25, STEPS), rank())
+    train(again, its_optimizer, t, range(n, STEPS), rank())
     for name, tensor in s.model.state_dict().items():
         assert torch.equal(tensor, t.model.state_dict()[name]), name
         require_same(tensor, name)
     assert t.history == s.history
 
 
-@check("ddp")
+@check()
 def folded_copies_are_equal_and_sparse() -> None:
     model, optimizer, s = copied("sequential-attention++")
     train(model, optimizer, s, range(STEPS), rank())
@@ -430,14 +430,14 @@ def folded_copies_are_equal_and_sparse() -> None:
 # Shards: fully_shard
 
 
-def shard(model: nn.Sequential, parts: bool = True) -> None:
+def shard(model: nn.Sequential, parts: bool = True, mesh: tuple[int, ...] = (WORLD,)) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh("cpu", (WORLD,))
+    among = init_device_mesh("cpu", mesh, mesh_dim_names=("copies", "shards")[-len(mesh) :])
     for module in (model.conv, model.head) if parts else ():
-        fully_shard(module, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        fully_shard(module, mesh=among)
+    fully_shard(model, mesh=among)
 
 
 def sharded(
@@ -450,7 +450,7 @@ def sharded(
     return s.model, optimizer, s
 
 
-@check("fsdp", **{name: {"method": name} for name in METHODS})
+@check(**ALL_METHODS)
 def shards_train_as_one_process(method: Any) -> None:
     model, optimizer, s = sharded(method)
     trace = train(model, optimizer, s, range(STEPS), rank())
@@ -461,7 +461,7 @@ def shards_train_as_one_process(method: Any) -> None:
     assert all(hasattr(parameter, "full_tensor") for parameter in model.parameters())
 
 
-@check("fsdp")
+@check()
 def one_unit_trains_as_well() -> None:
     model, optimizer, s = sharded("sequential-attention++", parts=False)
     trace = []
@@ -474,15 +474,9 @@ def one_unit_trains_as_well() -> None:
     require_close(model, reference.model)
 
 
-@check("fsdp")
+@check()
 def shards_of_ones_own_are_rejected() -> None:
     """A ranking by what a process holds itself, instead of by whole weights."""
-
-    class Local(Magnitude):
-        def scores(self, layer: Layer) -> Tensor:
-            from sparseopt.nn.sharding import local
-
-            return super().scores(layer) if rank() == 0 else layer.norms() + local(layer.stored)[0].abs().sum().round()
 
     class Rows(Magnitude):
         def scores(self, layer: Layer) -> Tensor:
@@ -501,14 +495,14 @@ def shards_of_ones_own_are_rejected() -> None:
         fails(ranked_alone)
 
 
-@check("fsdp")
+@check()
 def logits_are_sharded_even_in_one_row() -> None:
     _, _, s = sharded("sequential-attention++")
     rows = [[int(n) for n in gathered(torch.tensor(len(layer.logits.to_local())))] for layer in s.layers]
     assert rows == [[3, 2], [1, 0]]
 
 
-@check("fsdp")
+@check()
 def dropped_blocks_become_zero_in_the_shards() -> None:
     def zeroed() -> None:
         model, optimizer, s = sharded("ac/dc")
@@ -520,9 +514,9 @@ def dropped_blocks_become_zero_in_the_shards() -> None:
             assert torch.equal(whole != 0, layer.grid.expand(layer.kept.double()) != 0)
             assert bool((layer.stored.to_local() == 0).any()) or layer.stored.to_local().numel() == 0
         for _, value in model.named_parameters():
-            state = optimizer.state.get(value, {})
-            pruned_weight = any(value is layer.stored for layer in s.layers)
-            assert (not state) == pruned_weight, "only the pruned layers' state is cleared"
+            moments = [full(each) for each in optimizer.state[value].values()]
+            cleared = not any(bool(each.any()) for each in moments)
+            assert cleared == any(value is layer.stored for layer in s.layers), "the state of other layers"
 
     zeroed()
     import sparseopt.nn.layers as layers
@@ -533,7 +527,7 @@ def dropped_blocks_become_zero_in_the_shards() -> None:
         fails(zeroed)
 
 
-@check("fsdp", **{"parts": {"parts": True}, "root": {"parts": False}})
+@check(**{"parts": {"parts": True}, "root": {"parts": False}})
 def folded_shards_compute_and_train(parts: bool) -> None:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
@@ -572,34 +566,62 @@ def folded_shards_compute_and_train(parts: bool) -> None:
     require_close(model, single)
 
 
-@check("fsdp")
-def a_resumed_sharded_run_ends_as_the_uninterrupted_one() -> None:
+@check(**{f"{n}": {"n": n} for n in MOMENTS})
+def a_resumed_sharded_run_ends_as_the_uninterrupted_one(n: int) -> None:
     from torch.distributed.checkpoint import state_dict as dcp
 
     options = dcp.StateDictOptions(full_state_dict=True)
     model, optimizer, s = sharded("sequential-attention++")
-    train(model, optimizer, s, range(25), rank())
+    train(model, optimizer, s, range(n), rank())
     weights, moments = dcp.get_state_dict(model, optimizer, options=options)
     if rank() == 0:
         torch.save({"model": weights, "optimizer": moments, "sparsifier": s.state_dict()}, FOLDER / "sharded.pt")
     dist.barrier()
-    train(model, optimizer, s, range(25, STEPS), rank())
+    train(model, optimizer, s, range(n, STEPS), rank())
 
-    again, its_optimizer, t = sharded("sequential-attention++", seed=1)
-    saved = torch.load(FOLDER / "sharded.pt", weights_only=True)
-    dcp.set_state_dict(
-        again, its_optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"], options=options
-    )
-    t.load_state_dict(saved["sparsifier"])
-    train(again, its_optimizer, t, range(25, STEPS), rank())
-    for (name, mine), other in zip(model.named_parameters(), again.parameters(), strict=True):
+    def resume() -> Sparsifier:
+        saved = torch.load(FOLDER / "sharded.pt", weights_only=True)
+        again, its_optimizer, t = sharded("sequential-attention++", seed=1)
+        t.load_state_dict(saved["sparsifier"])
+        # The optimizer makes its state by a step that changes nothing, and must not count.
+        dcp.set_state_dict(
+            again, its_optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"], options=options
+        )
+        assert t.step_count == n
+        train(again, its_optimizer, t, range(n, STEPS), rank())
+        return t
+
+    t = resume()
+    for (name, mine), other in zip(model.named_parameters(), t.model.parameters(), strict=True):
         assert torch.equal(full(mine), full(other)), name
     assert t.history == s.history
+    with replaced(engine, "skipped", lambda optimizer: False), raises(RuntimeError, "load the state dicts"):
+        resume()
 
 
-@check("fsdp")
+@check()
+def copies_of_shards_train_as_one_process() -> None:
+    s = pruned("sequential-attention++", steps=None, schedule=LATE, updates=5)
+    shard(s.model, mesh=(WORLD, 1))
+    optimizer = adam(s.model)
+    s.attach(optimizer)
+    require_same_trace(train(s.model, optimizer, s, range(15), rank()))
+    reference = pruned("sequential-attention++", steps=None, schedule=LATE, updates=5)
+    its = adam(reference.model)
+    reference.attach(its)
+    train(reference.model, its, reference, range(15), None)
+    require_close(s.model, reference.model)
+    optimizer.zero_grad()
+    loss(s.model, 15, rank()).backward()
+    if rank() == 1:
+        s.layers[1].stored.detach().to_local()[2, 50] += 0.01
+    with raises(RuntimeError, "differ in the weights of head.weight after 16 steps"):
+        optimizer.step()
+
+
+@check()
 def accumulated_gradients_of_shards_are_one_step() -> None:
-    model, optimizer, s = sharded("rigl")
+    model, optimizer, _ = sharded("rigl")
     for step in range(STEPS):
         optimizer.zero_grad()
         x, y = batch(step, rank())
@@ -612,7 +634,7 @@ def accumulated_gradients_of_shards_are_one_step() -> None:
     require_close(model, reference.model)
 
 
-@check("fsdp", **{who: {"who": int(who)} for who in "01"})
+@check(**{who: {"who": int(who)} for who in "01"})
 def one_spoiled_shard_is_noticed_by_all(who: int) -> None:
     model, optimizer, s = sharded("sequential-attention++", steps=None, schedule=LATE, updates=5)
     train(model, optimizer, s, range(15), rank())
@@ -625,7 +647,7 @@ def one_spoiled_shard_is_noticed_by_all(who: int) -> None:
         optimizer.step()
 
 
-@check("fsdp", **{who: {"who": int(who)} for who in "01"})
+@check(**{who: {"who": int(who)} for who in "01"})
 def another_mask_beside_shards_is_noticed_by_all(who: int) -> None:
     model, optimizer, s = sharded("ac/dc")
     train(model, optimizer, s, range(s.schedule.phases[2].stop - 1), rank())
@@ -637,7 +659,7 @@ def another_mask_beside_shards_is_noticed_by_all(who: int) -> None:
         optimizer.step()
 
 
-@check("fsdp")
+@check()
 def sharded_models_are_refused() -> None:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
@@ -654,32 +676,27 @@ def sharded_models_are_refused() -> None:
             s.attach(adam(flat))
 
 
-def main(kind: str, number: int, folder: str) -> None:
+def main(number: int, folder: str) -> None:
     global FOLDER
     FOLDER = Path(folder)
     torch.set_num_threads(1)
+    patience = timedelta(seconds=60)
     dist.init_process_group(
-        "gloo",
-        init_method=f"file://{FOLDER / kind}",
-        rank=number,
-        world_size=WORLD,
-        timeout=timedelta(seconds=60),
+        "gloo", init_method=f"file://{FOLDER / 'meeting'}", rank=number, world_size=WORLD, timeout=patience
     )
     found: dict[str, str] = {}
-    for name, function in CHECKS[kind].items():
+    for name, function in CHECKS.items():
         try:
-            t0 = __import__("time").time()
             function()
             found[name] = ""
-            print(name, round(__import__("time").time() - t0, 2), flush=True)
         except BaseException:
             found[name] = traceback.format_exc()
             break
-    (FOLDER / f"{kind}-{number}.json").write_text(json.dumps(found))
-    if all(value == "" for value in found.values()):
+    (FOLDER / f"{number}.json").write_text(json.dumps(found))
+    if not any(found.values()):
         dist.barrier()
         dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,10 +1,13 @@
 """Trainings that are killed with SIGKILL. A script: tests run it as a process of its own.
 
-    python killed_run.py FOLDER random KILLS [in-place]     kill at random moments, resume, until the run ends
-    python killed_run.py FOLDER operations [in-place]       kill one save at each of its writes and system calls in turn
+    python killed_run.py FOLDER TASK ...
+
+    random:N         kill at N random moments, resume each time, until the run ends
+    operations:N     kill a save at every N-th of its writes and at the last of them, and at each of its system calls
+    in-place,TASK    the same with a wrong implementation, which saves over the old file
 
 This process imports torch once, with one thread, and forks the processes that train: what it imported is theirs as
-well. It prints what it saw as JSON. "in-place" saves as a wrong implementation would, over the old file.
+well, also what torch imports when it is used first. It prints what it saw as JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from resumable import Run  # noqa: E402
+from resumable import Run, leaves  # noqa: E402
 
 from sparseopt.nn import checkpoint, wholefile  # noqa: E402
 
@@ -72,6 +75,7 @@ def forked(task: Callable[[], None], errors: Path) -> int:
 
 def train(path: Path, board: Board, end: Path) -> None:
     """Continue from `path` if it is there, save now and then, and leave a digest of the end in `end`."""
+    slowly(0.0001)
     run = build(os.getpid())
     if path.exists():
         run.load(path)
@@ -111,7 +115,6 @@ def in_place(path: Any, content: Any) -> None:
 
 
 def at_random(folder: Path, kills: int) -> dict[str, Any]:
-    slowly(0.0001)
     path, errors, end = folder / "run.pt", folder / "error.txt", folder / "end.txt"
     os.waitpid(forked(lambda: train(folder / "reference.pt", Board(), folder / "reference.txt"), errors), 0)
     reference = (folder / "reference.txt").read_text(encoding="utf-8")
@@ -119,7 +122,8 @@ def at_random(folder: Path, kills: int) -> dict[str, Any]:
     report: dict[str, Any] = {"kills": 0, "while_saving": 0, "while_training": 0, "finished": 0, "ends": [], "lost": []}
     problems: list[str] = []
     before: dict[str, int] | None = None  # of the process that was killed last and had begun to train
-    while report["kills"] < kills or before is not None:
+    ended = False
+    while not ended:
         board = Board()
         child = forked(lambda board=board: train(path, board, end), errors)  # type: ignore[misc]
         kill = report["kills"] < kills
@@ -141,14 +145,12 @@ def at_random(folder: Path, kills: int) -> dict[str, Any]:
         if status == -signal.SIGKILL:
             report["kills"] += 1
             report["while_saving" if seen["saving"] else "while_training"] += 1
-            before = seen if seen["loaded"] else before or {**seen, "done": 0, "saved": 0}
+            before = seen if seen["loaded"] else before
         elif status == 0:
-            before = None
             report["finished"] += 1
             report["ends"].append(end.read_text(encoding="utf-8"))
-            end.unlink()
-            if report["kills"] < kills:
-                path.unlink()
+            ended = report["kills"] == kills
+            path.unlink()  # what remains of the kills is for another run
         else:
             problems.append(errors.read_text(encoding="utf-8"))
             break
@@ -156,67 +158,75 @@ def at_random(folder: Path, kills: int) -> dict[str, Any]:
     return {**report, "problems": problems, "reference": reference, "interval": INTERVAL, "left_over": left}
 
 
-def at_every_operation(folder: Path) -> dict[str, Any]:
-    old, new, path, errors = folder / "old.pt", folder / "new.pt", folder / "run.pt", folder / "error.txt"
+def at_operations(folder: Path, every: int) -> dict[str, Any]:
+    path, errors = folder / "run.pt", folder / "error.txt"
     board = Board()  # "done" counts operations
+    run = build(0)
+    files, contents = [], []
+    for _ in range(2):
+        for _ in range(INTERVAL):
+            run.step()
+        run.save(path)
+        files.append(path.read_bytes())
+        contents.append(leaves(wholefile.read_whole(path)))
 
-    def tick(limit: int) -> None:
-        board["done"] += 1
-        if board["done"] == limit:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def counted(call: Callable[..., Any], limit: int) -> Callable[..., Any]:
+    def counted(call: Callable[..., Any], last: int) -> Callable[..., Any]:
         def wrapped(*arguments: Any) -> Any:
-            tick(limit)
-            result = call(*arguments)
-            tick(limit)
-            return result
+            board["done"] += 1
+            if board["done"] == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments)
 
         return wrapped
 
-    def save(limit: int) -> None:
-        run = build(1)
-        run.load(old)
-        for _ in range(INTERVAL):
-            run.step()
-        wholefile._Digesting.write = counted(wholefile._Digesting.write, limit)  # type: ignore[method-assign]
+    drawn = random.getstate()
+
+    def save(last: int) -> None:
+        random.setstate(drawn)  # Python seeds its generator anew in a forked process
+        wholefile._Digesting.write = counted(wholefile._Digesting.write, last)  # type: ignore[method-assign]
         for name in ("fsync", "replace"):
-            setattr(os, name, counted(getattr(os, name), limit))
+            setattr(os, name, counted(getattr(os, name), last))
         run.save(path)
 
-    def first() -> None:
-        run = build(0)
-        for _ in range(INTERVAL):
-            run.step()
-        run.save(old)
-        for _ in range(INTERVAL):
-            run.step()
-        run.save(new)
-
-    os.waitpid(forked(first, errors), 0)
-    contents = {old.read_bytes(): "old", new.read_bytes(): "new"}
-    found, problems, limit = [], [], 0
-    while True:
-        limit += 1
+    def after(last: int) -> str:
         board["done"] = 0
-        path.write_bytes(old.read_bytes())
-        status = os.waitstatus_to_exitcode(os.waitpid(forked(lambda limit=limit: save(limit), errors), 0)[1])  # type: ignore[misc]
-        found.append(contents.get(path.read_bytes(), "damaged"))
-        if found[-1] == "damaged":
-            problems.append(f"killed at operation {limit}: neither the old file nor the new one")
-        if status != -signal.SIGKILL:
-            if status:
-                problems.append(errors.read_text(encoding="utf-8"))
-            break
-    return {"operations": limit - 1, "found": found, "problems": problems}
+        path.write_bytes(files[0])
+        status = os.waitstatus_to_exitcode(os.waitpid(forked(lambda: save(last), errors), 0)[1])
+        if status != (-signal.SIGKILL if last else 0):
+            problems.append(f"operation {last}: status {status}, {errors.read_text(encoding='utf-8')}")
+        try:
+            there = leaves(wholefile.read_whole(path))
+        except ValueError:
+            return "damaged"
+        return "old" if there == contents[0] else "new" if there == contents[1] else "mixed"
+
+    problems: list[str] = []
+    found = [after(0)]  # not killed
+    total = board["done"]
+    moments = sorted({*range(1, total + 1, every), *range(total - 5, total + 1)})
+    found = [after(last) for last in moments] + found
+    problems += [
+        f"operation {n}: the file is {what}"
+        for n, what in zip(moments, found, strict=False)
+        if what not in ("old", "new")
+    ]
+    return {"operations": total, "found": found, "problems": problems}
 
 
 def main() -> None:
-    folder, mode, *rest = Path(sys.argv[1]), *sys.argv[2:]
-    if "in-place" in rest:
-        checkpoint.write_whole = in_place
-    report = at_random(folder, int(rest[0])) if mode == "random" else at_every_operation(folder)
-    print(json.dumps(report))
+    folder, *tasks = Path(sys.argv[1]), *sys.argv[2:]
+    run = build(0)
+    run.step()
+    run.save(folder / "warm.pt")
+    run.load(folder / "warm.pt")
+    reports = []
+    for number, task in enumerate(tasks):
+        own = folder / str(number)
+        own.mkdir()
+        mode, argument = task.removeprefix("in-place,").split(":")
+        checkpoint.write_whole = in_place if task.startswith("in-place,") else wholefile.write_whole
+        reports.append((at_random if mode == "random" else at_operations)(own, int(argument)))
+    print(json.dumps(reports))
 
 
 if __name__ == "__main__":

@@ -29,17 +29,32 @@ OPTIMIZERS = {
 class Run:
     """A training that knows how many steps it has taken."""
 
-    def __init__(self, seed: int, method: str, optimizer: str = "sgd", schedule: PhaseSchedule = SCHEDULE, **settings: Any):
+    def __init__(
+        self, seed: int, method: str, optimizer: str = "sgd", schedule: PhaseSchedule = SCHEDULE, **settings: Any
+    ):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  the global generator is what is to be saved
         random.seed(seed)
         self.model = nn.Sequential(
-            nn.Conv2d(2, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(32, 12)
+            nn.Conv2d(2, 8, 3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(32, 12),
         )
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         settings = {"updates": 3, **settings}
         self.sparsifier = prune(
-            self.model, self.optimizer, method, 0.7, block=4, min_blocks=8, schedule=schedule, logit_lr=2.0, **settings
+            self.model,
+            self.optimizer,
+            method,
+            0.7,
+            block=(2, 4),
+            min_blocks=8,
+            schedule=schedule,
+            logit_lr=2.0,
+            **settings,
         )
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, [group["lr"] for group in self.optimizer.param_groups], total_steps=schedule.total + 1
@@ -82,7 +97,12 @@ class Run:
             "random": random_state(),
             "done": self.done,
         }
-        return dict(_leaves(whole, ""))
+        return leaves(whole)
+
+
+def leaves(whole: Any) -> dict[str, Any]:
+    """The tensors (as bytes) and plain values of nested lists and dicts, by their place."""
+    return dict(_leaves(whole, ""))
 
 
 def _leaves(value: Any, name: str) -> Any:

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch", reason="the bridge to networks needs torch"
 
 from torch import nn  # noqa: E402
 
-from sparseopt import AtMost, Composite, Penalty, Problem, solve  # noqa: E402
-from sparseopt.nn import ACDC, BlockGrid, PhaseSchedule, Sparsifier, correspondence, prune  # noqa: E402
+from sparseopt import AtMost, Composite, Penalty, Problem, lam_max, solve  # noqa: E402
+from sparseopt.nn import ACDC, BlockGrid, PhaseSchedule, correspondence, prune  # noqa: E402
 from sparseopt.nn.correspondence import Pairing, SoftmaxPairing, groups_of, imprint, pairing_of  # noqa: E402
 from sparseopt.nn.layers import Layer  # noqa: E402
 from sparseopt.nn.masking import attach_mask  # noqa: E402
@@ -32,7 +32,7 @@ from sparseopt.nn.penalty import BlockPenalty  # noqa: E402
 from sparseopt.nn.planning import LayerPlan, Plan  # noqa: E402
 from sparseopt.nn.proximal import Proximal  # noqa: E402
 from sparseopt.optimality import duality_gap, stationarity  # noqa: E402
-from sparseopt.regularizers import L2, REGULARIZERS, LambertW, LogSum, Power, Scaled  # noqa: E402
+from sparseopt.regularizers import L2, REGULARIZERS, LambertW, Power, Scaled  # noqa: E402
 from sparseopt.regularizers import Expm1Mask as Expm1Penalty  # noqa: E402
 
 
@@ -55,10 +55,12 @@ class Bridge:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
         outputs, inputs = self.grid.shape
-        self.X = rng.normal(size=(self.n, inputs)) @ (np.eye(inputs) + 0.3 * rng.normal(size=(inputs, inputs)) / 3)
+        distance = np.abs(np.subtract.outer(np.arange(inputs), np.arange(inputs)))
+        self.X = rng.normal(size=(self.n, inputs)) @ np.linalg.cholesky(0.5**distance).T
         truth = rng.normal(size=self.grid.shape) * np.asarray(
             self.grid.expand(torch.tensor(rng.random(self.grid.counts) < 0.4))
         )
+        self.false = torch.tensor(truth == 0.0)
         self.Y = self.X @ truth.T + 0.1 * rng.normal(size=(self.n, outputs))
         self.layer = LayerPlan("weight", self.grid, self.sparsity)
 
@@ -75,10 +77,11 @@ class Bridge:
             sample_weight=np.full(self.n * outputs, 1.0 / self.n),
         )
 
-    def network(self) -> nn.Linear:
-        """The layer, at 0."""
+    def network(self, start: float = 0.0) -> nn.Linear:
+        """The layer, at 0 or at random numbers of the size `start` in the blocks that the truth does not use."""
         model = nn.Linear(self.grid.shape[1], self.grid.shape[0], bias=False).double()
-        nn.init.zeros_(model.weight)
+        nn.init.normal_(model.weight, std=start, generator=torch.Generator().manual_seed(0))
+        model.weight.data *= self.false
         return model
 
     def loss(self, model: nn.Module) -> torch.Tensor:
@@ -104,8 +107,7 @@ T = 0.15
 @pytest.mark.parametrize("name", BRIDGES)
 def test_the_layer_has_the_value_and_the_gradient_of_the_problem(name: str) -> None:
     bridge = BRIDGES[name]
-    model = bridge.network()
-    nn.init.normal_(model.weight, generator=torch.Generator().manual_seed(0))
+    model = bridge.network(start=1.0)
     loss = bridge.loss(model)
     loss.backward()
     w = model.weight.detach().numpy().flatten()
@@ -145,7 +147,7 @@ def iht(bridge: Bridge, steps: list[str]) -> Iterator[np.ndarray]:
     """w <- w - T grad in the blocks that are in use, and after every dense step H_k, from the core."""
     problem = bridge.problem()
     constraint = AtMost(problem.groups, bridge.layer.kept)
-    w = np.zeros(bridge.grid.numel)
+    w = bridge.network(start=1.0).weight.detach().numpy().flatten()
     used = np.ones(w.size, dtype=bool)
     for kind in steps:
         if kind == "dense":
@@ -157,8 +159,8 @@ def iht(bridge: Bridge, steps: list[str]) -> Iterator[np.ndarray]:
 
 
 def check_iht(bridge: Bridge, phases: list[tuple[str, int]], method: Any = "ac/dc", make: Any = None) -> None:
-    """Both sides sum the same numbers in another order: 1e-15 per step, and the iteration does not spread it."""
-    model = bridge.network()
+    """Both sides sum the same numbers in another order: 1e-15 per step, and steps of T < 2 / L do not spread it."""
+    model = bridge.network(start=1.0)
     optimizer = (make or (lambda p: torch.optim.SGD(p, lr=T)))(model.parameters())
     schedule = PhaseSchedule.from_list(phases)
     s = prune(model, optimizer, method, plan=Plan((bridge.layer,), (), bridge.sparsity), schedule=schedule)
@@ -186,9 +188,10 @@ def test_sparse_phases_are_gradient_steps_on_the_kept_groups(name: str) -> None:
     check_iht(BRIDGES[name], CYCLES)
 
 
-def test_the_iteration_changes_its_mind() -> None:
+@pytest.mark.parametrize("name", BRIDGES)
+def test_the_iteration_changes_its_mind(name: str) -> None:
     """Else the comparison would only be one of gradient steps."""
-    supports = {tuple(np.flatnonzero(w)) for w in iht(BRIDGES["one output"], ["dense"] * 40)}
+    supports = {tuple(np.flatnonzero(w)) for w in iht(BRIDGES[name], ["dense"] * 40)}
     assert len(supports) >= 2
 
 
@@ -231,7 +234,7 @@ def check_proximal_gradient(bridge: Bridge, q: Any, lam: float, weights: str = "
     penalty = BlockPenalty([bridge.layer], q if other is None else other, lam, weights)
     optimizer = Proximal(torch.optim.SGD(model.parameters(), lr=T), penalty, model)
     w = np.zeros(bridge.grid.numel)
-    for found in bridge.train(model, optimizer, 30):
+    for found in bridge.train(model, optimizer, 25):
         w = problem.penalty.prox(w - T * problem.gradient(w)[0], T)
         # A prox may multiply differences by 1 / (1 - t rho), and does so once per step.
         np.testing.assert_allclose(found, w, rtol=1e-10, atol=1e-12)
@@ -243,8 +246,9 @@ def check_proximal_gradient(bridge: Bridge, q: Any, lam: float, weights: str = "
 @pytest.mark.parametrize("q", REGULARIZERS)
 @pytest.mark.parametrize("name", BRIDGES)
 def test_proximal_steps_are_those_of_the_core(q: str, name: str) -> None:
-    lam = 0.02 if q == "l0" else 0.05
-    for weights in ("sqrt", "one"):
+    for weights, omega in (("sqrt", "sqrt"), ("one", "ones")):
+        steepness = min(max(REGULARIZERS[q].slope_at_zero(), 1.0), 10.0)
+        lam = 0.3 * lam_max(BRIDGES[name].problem(weights=omega)) / steepness
         w = check_proximal_gradient(BRIDGES[name], q, lam, weights)
         zeros = BRIDGES[name].problem().groups.norms(w) == 0.0
         assert bool(zeros.any()) == (q != "lambertw")  # the exponential mask is not sparse
@@ -262,10 +266,11 @@ def test_another_regularizer_is_rejected() -> None:
 def test_proximal_steps_end_where_solve_does(name: str) -> None:
     """The group lasso: the duality gap bounds the error of either side."""
     bridge = BRIDGES[name]
-    problem = bridge.problem("l2", 0.06)
-    model = bridge.network()
-    optimizer = Proximal(torch.optim.SGD(model.parameters(), lr=T), BlockPenalty([bridge.layer], "l2", 0.06), model)
-    w = list(bridge.train(model, optimizer, 1500))[-1]
+    lam = 0.3 * lam_max(bridge.problem())
+    problem = bridge.problem("l2", lam)
+    model = bridge.network(start=1.0)
+    optimizer = Proximal(torch.optim.SGD(model.parameters(), lr=T), BlockPenalty([bridge.layer], "l2", lam), model)
+    w = list(bridge.train(model, optimizer, 1000))[-1]
     assert duality_gap(problem, w, 0.0).relative <= 1e-12
     best = solve(problem, tol=1e-12)
     np.testing.assert_array_equal(problem.groups.norms(w) > 0.0, best.group_norms > 0.0)
@@ -273,20 +278,17 @@ def test_proximal_steps_end_where_solve_does(name: str) -> None:
     assert 0 < best.support.size < len(problem.groups)
 
 
-@pytest.mark.parametrize("q", ["mcp", "log", "scad", "power"])
-def test_with_nonconvex_regularizers_they_end_at_a_stationary_point(q: str) -> None:
+@pytest.mark.parametrize("q", ["mcp", "log"])
+def test_with_nonconvex_regularizers_they_end_where_solve_stays(q: str) -> None:
     bridge = BRIDGES["one output"]
-    problem = bridge.problem(q, 0.05)
-    model = bridge.network()
-    nn.init.ones_(model.weight)
-    optimizer = Proximal(torch.optim.SGD(model.parameters(), lr=T), BlockPenalty([bridge.layer], q, 0.05), model)
-    w = list(bridge.train(model, optimizer, 1500))[-1]
-    moved = problem.penalty.prox(w - T * problem.gradient(w)[0], T)
-    assert float(np.abs(moved - w).max()) <= 1e-12
+    problem = bridge.problem(q, 0.1)
+    model = bridge.network(start=1.0)
+    optimizer = Proximal(torch.optim.SGD(model.parameters(), lr=T), BlockPenalty([bridge.layer], q, 0.1), model)
+    w = list(bridge.train(model, optimizer, 1000))[-1]
+    assert stationarity(problem, w, 0.0) <= 1e-10
     restarted = solve(problem, (w, 0.0), tol=1e-8)
-    assert restarted.objective <= problem.value(w) * (1.0 + 1e-12)
-    if q != "power":  # a block's own step may be longer, and jump where the common one does not
-        assert stationarity(problem, w, 0.0) <= 1e-10
+    np.testing.assert_allclose(restarted.w, w, atol=1e-8)
+    assert 0 < restarted.support.size < len(problem.groups)
 
 
 # -- masks and regularizers --------------------------------------------------------------------------------------------
@@ -369,8 +371,7 @@ def test_decay_at_the_reverse_map_is_the_regularizer_of_the_core(name: str) -> N
 @pytest.mark.parametrize("name", masks())
 def test_a_wrong_pairing_is_rejected(name: str) -> None:
     for penalty in (*PENALTIES, "softmax"):
-        same = {name, penalty} == {"linear", "power 2"} and False
-        if penalty != name and not same:
+        if penalty != name:
             with pytest.raises(AssertionError):
                 check_reverse_map(name, penalty)
 
@@ -488,6 +489,9 @@ def test_a_pair_without_a_formula_gets_a_sentence(name: str) -> None:
 # -- and training them ends at the same solutions ----------------------------------------------------------------------
 
 
+STEPS = 1400
+
+
 def trained(bridge: Bridge, mask: BlockMask, decays: dict[str, float], steps: int, lr: float = 0.1) -> np.ndarray:
     """Full-batch training of a masked layer with weight decay, from the least-squares solution."""
     model = bridge.network()
@@ -519,7 +523,7 @@ def test_masks_of_the_group_lasso_train_to_its_solution(kind: str) -> None:
     strength, q = pairing.regularizer
     assert strength == pytest.approx(0.2)
     problem = bridge.problem(q, strength, "ones")
-    w = trained(bridge, mask, decays, 3000)
+    w = trained(bridge, mask, decays, STEPS)
     best = solve(problem, tol=1e-12)
     assert 0 < best.support.size < len(problem.groups)
     assert problem.value(w) == pytest.approx(best.objective, rel=1e-9)
@@ -531,12 +535,12 @@ def test_an_exponential_mask_leaves_no_block_at_zero_and_expm1_does() -> None:
     bridge = BRIDGES["one output"]
     decays = {"weight": 0.4, "logits": 0.4}
     groups = bridge.problem().groups
-    dense = trained(bridge, ExpMask(bridge.grid, dtype=torch.float64), decays, 3000)
+    dense = trained(bridge, ExpMask(bridge.grid, dtype=torch.float64), decays, STEPS)
     assert float(groups.norms(dense).min()) > 1e-3
     gradient = bridge.problem("lambertw", 0.2, "ones")
     moved = gradient.penalty.prox(dense - T * gradient.gradient(dense)[0], T)
     assert float(np.abs(moved - dense).max()) <= 1e-9
-    sparse = trained(bridge, Expm1Mask(bridge.grid, dtype=torch.float64), decays, 3000)
+    sparse = trained(bridge, Expm1Mask(bridge.grid, dtype=torch.float64), decays, STEPS)
     small = groups.norms(sparse) <= 1e-6
     assert 0 < int(small.sum()) < len(groups)
     problem = bridge.problem("expm1", 0.2, "ones")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -201,6 +202,52 @@ def test_counting_every_call_of_a_fused_step_is_rejected(name, monkeypatch) -> N
     monkeypatch.setattr(sparsifier, "skipped", lambda optimizer: False)
     counted, clean, _ = scaled_run(name)
     assert counted > clean
+
+
+class Halved(torch.optim.SGD):
+    """A subclass whose step calls the step of its class, which then runs its hooks as well."""
+
+    def step(self, closure=None):
+        result = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(0.999)
+        return result
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_step_that_calls_its_own_class_counts_once(right, monkeypatch) -> None:
+    torch.optim.SGD(cases.network().parameters(), lr=0.1)  # torch hooks into a class when it is first used
+    if not right:
+        monkeypatch.setattr(sparsifier, "nested", lambda optimizer: False)
+    model, optimizer, s = cases.start(lambda p: Halved(p, lr=0.1), schedule=cases.ALL_PHASES)
+    with contextlib.suppress(ZeroDivisionError):
+        optimizer.step(lambda: 1 / 0)  # a step that fails leaves nothing behind
+    cases.train(model, optimizer, 8)
+    assert s.step_count == (8 if right else 16)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own, when its compiler is imported
+def test_a_compiled_optimizer_step_counts_and_does_not_trace_the_engine() -> None:
+    model, optimizer, s = cases.start("adam", schedule=cases.ALL_PHASES)
+    graphs = []
+
+    def backend(graph, example):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(optimizer.step, backend=backend)
+    for seed in range(10):
+        x, y = cases.data(seed)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        compiled()
+    torch._dynamo.reset()
+    assert (s.step_count, s.phase.kind, s.sparsity) == (10, "dense", 0.0)
+    assert s.history[-2].sparsity == 0.75
+    assert not [node for graph in graphs for node in graph.graph.nodes if "mask" in node.name or "sort" in node.name]
 
 
 def test_with_accumulation_only_steps_of_the_optimizer_count() -> None:

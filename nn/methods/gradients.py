@@ -62,7 +62,7 @@ class GradientMethod(Method):
             raise ValueError(f"first must be 'magnitude', 'random' or 'gradient', got {self.first!r}.")
         if not 0.0 < self.until <= 1.0:
             raise ValueError(f"until must be in (0, 1], got {self.until}: the share of the phase that holds events.")
-        if self.every is not None and (not isinstance(self.every, int) or self.every < 1):
+        if self.every is not None and (type(self.every) is not int or self.every < 1):
             raise ValueError(f"every must be a positive number of steps, or None, got {self.every!r}.")
 
     def schedule(self, total: int) -> PhaseSchedule:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparseopt import __version__
 from sparseopt.cli.check import add_check
-from sparseopt.console import Parser, named_number, positive_integer
+from sparseopt.console import Parser, add_parameters, named_number, positive_integer
 from sparseopt.losses import LOSSES
 from sparseopt.selection import METHODS
 
@@ -144,14 +144,7 @@ def _add_solve(command: argparse.ArgumentParser, tol: float) -> None:
     _add_data(command)
     add = command.add_argument
     add("--penalty", metavar="NAME", default="l2", help="a name of `sparseopt regularizers`, or module:Class (l2)")
-    add(
-        "--param",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        type=named_number,
-        help="of the penalty (repeatable)",
-    )
+    add_parameters(command, "penalty")
     add("--composite", action="store_true", help="the penalty lam q^-1(sum_g q(omega_g ||w_g||)) of arXiv 2402.17902")
     add("--l1-ratio", metavar="A", type=float, default=0.0, help="share of lam on single coefficients (0)")
     add("--ridge", metavar="R", type=float, default=0.0, help="strength of the squared norm (0)")

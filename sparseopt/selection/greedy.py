@@ -13,6 +13,8 @@ Zhang (2011), "Adaptive forward-backward greedy algorithm for learning sparse re
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ from sparseopt.problem import Problem
 from sparseopt.selection.fit import Fit, model, refit
 from sparseopt.solution import Status
 
-__all__ = ["best_gain", "forward_backward", "omp"]
+__all__ = ["best_gain", "forward_backward", "grow", "omp"]
 
 
 def omp(problem: Problem, k: int, start: Fit | None = None, *, by: str = "score") -> tuple[Fit, Status, int]:
@@ -38,13 +40,17 @@ def omp(problem: Problem, k: int, start: Fit | None = None, *, by: str = "score"
     """
     if by not in ("score", "gain"):
         raise ValueError(f"by is {by!r}, which is unknown: choose 'score' or 'gain'.")
+    choose = best_gain if by == "gain" else lambda fit: int(fit.outside[np.argmax(fit.scores[fit.outside])])
+    return grow(problem, k, start, choose)
+
+
+def grow(problem: Problem, k: int, start: Fit | None, choose: Callable[[Fit], int]) -> tuple[Fit, Status, int]:
+    """Add the group that `choose` names until there are k, or no group outside pulls any more."""
     null = refit(problem, [])
-    least = null.at_rest
     fit = null if start is None else start
     steps = 0
-    while len(fit.chosen) < k and fit.outside.size and fit.scores[fit.outside].max() > least:
-        g = int(fit.outside[np.argmax(fit.scores[fit.outside])]) if by == "score" else best_gain(fit)
-        fit = refit(problem, np.append(fit.chosen, g), fit)
+    while len(fit.chosen) < k and fit.outside.size and fit.scores[fit.outside].max() > null.at_rest:
+        fit = refit(problem, np.append(fit.chosen, choose(fit)), fit)
         steps += 1
     return fit, Status.LOCAL, steps
 

@@ -32,7 +32,8 @@ from sparseopt.groups import Groups
 from sparseopt.penalty import Composite, Penalty
 from sparseopt.problem import Problem
 from sparseopt.regularizers import L2, LogSum, get_regularizer
-from sparseopt.selection.fit import Fit, refit
+from sparseopt.selection.fit import Fit
+from sparseopt.selection.greedy import grow
 from sparseopt.solution import ConvergenceWarning, Status
 from sparseopt.solvers import bcd
 
@@ -74,14 +75,7 @@ def sequential(
         raise ValueError(f"by is {by!r}, which is unknown: choose 'lasso', 'q' or 'softmax'.")
     if not 0.0 < lam_share < 1.0:
         raise ValueError(f"lam_share is {lam_share}: pass a share of the threshold between 0 and 1.")
-    null = refit(problem, [])
-    least = null.at_rest
-    fit = null if start is None else start
-    steps = 0
-    while len(fit.chosen) < k and fit.outside.size and fit.scores[fit.outside].max() > least:
-        fit = refit(problem, np.append(fit.chosen, choices[by](fit)), fit)
-        steps += 1
-    return fit, Status.LOCAL, steps
+    return grow(problem, k, start, choices[by])
 
 
 def next_by_penalty(fit: Fit, q: Any, lam_share: float) -> int:
