@@ -225,7 +225,8 @@ def with_memory(row: Row, dense: Sequence[int], pruned: Sequence[int], weights: 
 
 def table(rows: Sequence[Row]) -> str:
     """One line per case and block, with pass or fail."""
-    lines = [("", "block", "method", "dense s", "time", "quartiles", "total", "MB", "memory", "added", "")]
+    header = ("", "block", "method", "dense s", "time", "quartiles", "total", "MB", "memory", "added", "")
+    lines: list[tuple[str, ...]] = [header]
     for row in rows:
         quartiles = f"{row.low:.3f}-{row.high:.3f}"
         used = [_cell(row.megabytes, ".0f"), _cell(row.memory, ".3f"), _cell(row.added, ".1f")]

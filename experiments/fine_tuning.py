@@ -176,7 +176,7 @@ def fine_tune(
     FloatingPointError
         When the loss is not finite.
     """
-    model.train().to(memory_format=torch.channels_last)
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     optimizer = torch.optim.SGD(
         model.parameters(), budget.lr, budget.momentum, weight_decay=budget.weight_decay, nesterov=True
     )

@@ -28,25 +28,14 @@ from torch.optim import Optimizer
 
 from sparseopt.nn.identity import listed
 from sparseopt.nn.randomness import random_state, set_random_state
+from sparseopt.nn.sharding import is_sharded
 from sparseopt.nn.sparsifier import Sparsifier
 from sparseopt.nn.wholefile import read_whole, write_whole
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-_PLAIN = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    torch.dtype,
-    torch.device,
-    torch.Size,
-    nn.Parameter,
-    Tensor,
-)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter)
+_PLAIN += (torch.dtype, torch.device, torch.Size)  # type: ignore[assignment]
 
 
 def save_checkpoint(
@@ -118,7 +107,7 @@ def save_checkpoint(
         # As it is, and not as a plain dict: it carries the versions of its modules.
         "model": weights,
         "optimizer": _plain(optimizer.state_dict(), "optimizer"),
-        "optimizer_kind": type(optimizer).__name__,
+        "optimizer_kind": _kind(optimizer),
         "optimizer_holds": _names(model, optimizer),
         "sparsifier": _plain(sparsifier.state_dict(), "sparsifier"),
         "scheduler": None if scheduler is None else _plain(scheduler.state_dict(), "scheduler"),
@@ -193,7 +182,7 @@ def _bare(model: nn.Module) -> nn.Module:
 @torch.no_grad()
 def _require_finite(model: nn.Module, steps: int) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if hasattr(tensor, "full_tensor"):
+        if is_sharded(tensor):
             raise ValueError(f"{name} is sharded: save such models with torch.distributed.checkpoint.")
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
@@ -223,6 +212,12 @@ def _plain(value: Any, where: str) -> Any:
     )
 
 
+def _kind(optimizer: Optimizer) -> str:
+    """The name of its class, and that of the optimizer that it is built around."""
+    inner = getattr(optimizer, "optimizer", None)
+    return type(optimizer).__name__ + (f" of {_kind(inner)}" if isinstance(inner, Optimizer) else "")
+
+
 def _names(model: nn.Module, optimizer: Optimizer) -> list[list[str]]:
     """The names of the parameters in every group of the optimizer."""
     known = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -245,8 +240,8 @@ def _model_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> li
 def _optimizer_differences(content: Mapping[str, Any], model: nn.Module, optimizer: Optimizer) -> list[str]:
     """Kinds, and the order of the parameters: an optimizer's state knows them by their place alone."""
     theirs, ours = content["optimizer_holds"], _names(model, optimizer)
-    if content["optimizer_kind"] != type(optimizer).__name__:
-        return [f"the optimizer is {content['optimizer_kind']} there, {type(optimizer).__name__} here"]
+    if content["optimizer_kind"] != _kind(optimizer):
+        return [f"the optimizer is {content['optimizer_kind']} there, {_kind(optimizer)} here"]
     if len(theirs) != len(ours):
         return [f"the optimizer has {len(theirs)} parameter groups there, {len(ours)} here"]
     for number, (there, here) in enumerate(zip(theirs, ours, strict=True)):

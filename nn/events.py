@@ -18,8 +18,9 @@ from sparseopt.nn.layers import Layer
 
 __all__ = ["BINS", "RANGE", "Event", "observe"]
 
-BINS = 40
-RANGE = (-3.0, 3.0)  # of log10 of the attention
+# Of log10 of the attention: every bin is a factor 1.26, and 1, where all attention begins, is in the middle of one.
+BINS = 61
+RANGE = (-3.05, 3.05)
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Event:
     kept : list of int
         Blocks of every layer that are in use, in the plan's order.
     attention : list of int
-        When a phase begins: the blocks that the layers with logits use, counted by log10 |factor| in 40 equal bins
-        of [-3, 3]; the outer bins hold what lies beyond, factors that are 0 are left out. Empty for masks without
+        When a phase begins: the blocks that the layers with logits use, counted by log10 |factor| in `BINS` equal bins
+        of `RANGE`; the outer bins hold what lies beyond, factors that are 0 are left out. Empty for masks without
         logits, and for choices.
 
     Examples

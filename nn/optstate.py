@@ -21,7 +21,7 @@ from torch.optim import LBFGS, SGD, Adagrad, Optimizer
 
 from sparseopt.nn.sharding import full, is_sharded
 
-__all__ = ["clear_state", "drop_parameters", "group_of", "join", "missing_from", "nested", "skipped"]
+__all__ = ["clear_state", "drop_parameters", "group_of", "innermost", "join", "missing_from", "nested", "skipped"]
 
 _TORCH = Optimizer.profile_hook_step.__code__.co_filename
 # State that starts as 0; `_first` knows the rest of what torch's optimizers keep.
@@ -42,7 +42,7 @@ def clear_state(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
     fails where only some parameters of a group have momentum: theirs becomes 0, which is the same without dampening.
     LBFGS has one state for all parameters together, and forgets all of it.
     """
-    inner = _innermost(optimizer)
+    inner = innermost(optimizer)
     if isinstance(inner, LBFGS):
         optimizer.state.clear()
         return
@@ -58,7 +58,7 @@ def clear_state(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
             optimizer.state[parameter] = _adagrad(optimizer, group, parameter)
         elif isinstance(inner, SGD) and group.get("fused") and _moves(optimizer, group):
             optimizer.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-        elif state and id(parameter) in kept and all(_known(*entry, group) for entry in state.items()):
+        elif state and id(parameter) in kept and all(_known(key, value, group) for key, value in state.items()):
             for key, value in state.items():
                 value.fill_(_first(key, group))
         elif state:
@@ -128,17 +128,8 @@ def join(
         Learning rate as a multiple of the neighbour's.
     weight_decay : float, optional
         Weight decay; the neighbour's by default.
-
-    Raises
-    ------
-    ValueError
-        When LBFGS, which has one group, should use settings of its own for the new parameters.
     """
     own = lr != 1.0 or weight_decay is not None
-    if own and isinstance(_innermost(optimizer), LBFGS):
-        raise ValueError(
-            "LBFGS has one group for all parameters: leave out the learning rate and weight decay of logits."
-        )
     beside: dict[int, list[tuple[str, Tensor]]] = {}
     for name, parameter, neighbour in named:
         beside.setdefault(id(group_of(optimizer, neighbour) or optimizer.param_groups[0]), []).append((name, parameter))
@@ -175,13 +166,13 @@ def drop_parameters(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
 
 def _resized(optimizer: Optimizer) -> None:
     """LBFGS remembers how many numbers it trains, and directions of that length."""
-    inner = _innermost(optimizer)
+    inner = innermost(optimizer)
     if isinstance(inner, LBFGS):
         inner._numel_cache = None
         inner.state.clear()
 
 
-def _innermost(optimizer: Optimizer) -> Optimizer:
+def innermost(optimizer: Optimizer) -> Optimizer:
     """What a wrapper such as `Proximal` is built around."""
     while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
         optimizer = optimizer.optimizer  # type: ignore[attr-defined]

@@ -30,7 +30,7 @@ from sparseopt.nn.sparsifier import Sparsifier
 
 __all__ = ["draw_masks", "plot_attention", "plot_history", "plot_masks", "plot_schedule"]
 
-PHASE_COLOURS = {"dense": "#A6CBE8", "sparsify": "#E69F00", "sparse": "#E6E6E6"}
+PHASE_COLOURS = {"dense": "#B5D5EE", "sparsify": "#EBAE4B", "sparse": "#EEEEEE"}
 KEPT, DROPPED = "#0072B2", "#EFEFEF"
 SMALL = 9.0  # points
 

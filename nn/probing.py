@@ -22,7 +22,7 @@ from sparseopt.nn.optstate import group_of
 
 __all__ = ["ProbedMask", "restart_blocks"]
 
-# What optimizers remember of past gradients; step sizes and slow weights, which do not begin at 0, are left alone.
+# What optimizers remember of past gradients; step sizes and slow weights are left alone.
 _MOMENTA = {"momentum_buffer", "exp_avg", "grad_avg", "exp_inf", "acc_delta", "sum", "prev"}
 _SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg"}
 
@@ -88,5 +88,6 @@ def restart_blocks(layer: Layer, blocks: Tensor, optimizer: Optimizer | None) ->
         start = corrected * gradient.square() / grid.sizes().to(gradient.device)
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == layer.stored.shape and key in _MOMENTA | _SQUARES:
-            fresh = start if key in _SQUARES else torch.zeros_like(start)
+            first = group.get("initial_accumulator_value", 0.0) if key == "sum" else 0.0
+            fresh = start if key in _SQUARES else torch.full_like(start, first)
             write(value, torch.where(grid.expand(blocks), grid.expand(fresh.to(value.dtype)), full(value)))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from sparseopt.nn.methods import Method
+from sparseopt.nn.methods import Method, get_method
 from sparseopt.nn.planning import INCLUDED, Plan
 from sparseopt.nn.planning import plan as make_plan
 from sparseopt.nn.readiness import planned_weights, require_plain, require_ready
@@ -86,9 +86,10 @@ def prune(
         plan = make_plan(model, sparsity, block, min_blocks, include, exclude, overrides, budget, example_input)
     elif sparsity is not None and sparsity != plan.sparsity:
         raise ValueError(f"sparsity is {sparsity} and the plan has {plan.sparsity}: leave sparsity out.")
+    method = get_method(method, **settings)
     if optimizer is not None:  # before the model gets masks: an error leaves it as it was
-        require_ready(optimizer, planned_weights(model, plan), logit_lr, logit_weight_decay)
-    sparsifier = Sparsifier(model, plan, method, total_steps, schedule, **settings)
+        require_ready(optimizer, method, planned_weights(model, plan), logit_lr, logit_weight_decay)
+    sparsifier = Sparsifier(model, plan, method, total_steps, schedule)
     if optimizer is not None:
         sparsifier.add_to(optimizer, logit_lr, logit_weight_decay)
         sparsifier.attach(optimizer)

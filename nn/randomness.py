@@ -26,7 +26,8 @@ def random_state() -> dict[str, Any]:
     (True, True)
     """
     # The generator behind numpy.random.rand and its like; user code draws from it, so it is saved.
-    kind, words, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
+    state: Any = np.random.get_state()  # noqa: NPY002
+    kind, words, position, has_gauss, gauss = state
     version, numbers, following = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from sparseopt.nn.layers import Layer
-from sparseopt.nn.optstate import missing_from
+from sparseopt.nn.methods import Method
+from sparseopt.nn.optstate import innermost, missing_from
 from sparseopt.nn.planning import Plan
 from sparseopt.nn.weights import is_pruned
 
@@ -58,10 +59,16 @@ def require_optimizer(optimizer: object) -> None:
 
 
 def require_ready(
-    optimizer: Optimizer, weights: Sequence[tuple[str, nn.Parameter]], logit_lr: float, logit_weight_decay: float | None
+    optimizer: Optimizer,
+    method: Method,
+    weights: Sequence[tuple[str, nn.Parameter]],
+    logit_lr: float = 1.0,
+    logit_weight_decay: float | None = None,
 ) -> None:
     """Raise unless the optimizer trains the weights, and logits can join it; see `Sparsifier.add_to`."""
     require_optimizer(optimizer)
+    if method.steps and isinstance(innermost(optimizer), LBFGS):
+        raise ValueError(f"{method.name} needs steps in proportion to the learning rate, LBFGS has none: use SGD.")
     missing = missing_from(optimizer, [(name, weight) for name, weight in weights if weight.requires_grad])
     if missing:
         raise ValueError(f"the optimizer does not train {missing[0]}: exclude it from the plan, or add it.")
@@ -72,6 +79,10 @@ def require_ready(
         raise ValueError(f"{type(optimizer).__name__} has no weight decay: leave logit_weight_decay out.")
     if logit_lr == 1.0 and logit_weight_decay is None:
         return
+    if isinstance(innermost(optimizer), LBFGS):
+        raise ValueError(
+            "LBFGS has one group for all parameters: leave out the learning rate and weight decay of logits."
+        )
     scheduled = any("initial_lr" in group for group in optimizer.param_groups)
     if scheduled or hasattr(optimizer.step, "_wrapped_by_lr_sched"):
         raise ValueError(
@@ -95,9 +106,8 @@ def require_whole(layer: Layer) -> None:
     """Raise when sharding has replaced the weight by a piece that is no matrix any more."""
     _ = layer.mask  # there is none on a folded model, which it says
     stored = getattr(layer.chain, "original", None)
-    trained = isinstance(stored, nn.Parameter)
-    if not trained or tuple(stored.shape) != layer.grid.shape:
-        now = tuple(stored.shape) if trained else "no parameter"
+    if not isinstance(stored, nn.Parameter) or tuple(stored.shape) != layer.grid.shape:
+        now = tuple(stored.shape) if isinstance(stored, nn.Parameter) else "no parameter"
         raise ValueError(
             f"{layer.name} had the shape {layer.grid.shape} and is {now} now: "
             "blocks need whole rows, so shard with fully_shard, not with FullyShardedDataParallel or ZeRO-3."

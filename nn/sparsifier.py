@@ -132,7 +132,11 @@ class Sparsifier:
         masks = [method.mask(entry, weight) for entry, (_, weight) in zip(plan.layers, weights, strict=True)]
         for layer, mask in zip(self.layers, masks, strict=True):
             attach_mask(layer.module, layer.attribute, mask)
-        self._begin()
+        try:
+            self._begin()
+        except Exception:
+            fold(model)  # every mask is still the identity
+            raise
 
     @property
     def phase(self) -> Any:
@@ -170,7 +174,7 @@ class Sparsifier:
             and the logits need a group of their own.
         """
         weights = [(layer.name, layer.stored) for layer in self.layers]
-        require_ready(optimizer, weights, logit_lr, logit_weight_decay)
+        require_ready(optimizer, self.method, weights, logit_lr, logit_weight_decay)
         paths = {id(parameter): path for path, parameter in self.model.named_parameters()}
         new = [
             (paths[id(logits)], logits, layer.stored)
@@ -236,7 +240,8 @@ class Sparsifier:
     def fold(self) -> nn.Module:
         """End pruning: the plain model, with its original names, the same parameters, and exact zeros.
 
-        The optimizer may go on with them; it lets the logits go, and what it knows of the weights before their masks.
+        The attached optimizer may go on with them; it lets the logits go, and what it knows of the weights before their
+        masks. Another one, driven by hand, should be built anew.
 
         Raises
         ------
@@ -332,7 +337,7 @@ class Sparsifier:
         self._probe()
 
     def _change(self, phase: Any, following: Any, optimizer: Optimizer | None) -> None:
-        lost = missing_from(optimizer, self._trained()) if optimizer is not None else []
+        lost = missing_from(self.optimizer, self._trained()) if self.optimizer is not None else []
         if lost:
             raise ValueError(
                 f"the optimizer does not train {lost[0]} any more: parameters were replaced after s.attach(optimizer), "
@@ -366,7 +371,7 @@ class Sparsifier:
         if self.method.probes:
             wanted = self.method.due(self.phase, self.step_count + 1)
             for layer in self.layers:
-                layer.mask.probe.fill_(wanted)  # type: ignore[operator, union-attr]
+                layer.mask.probe.fill_(wanted)  # type: ignore[operator]
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for layer in self.layers for parameter in layer.parameters]

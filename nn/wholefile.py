@@ -48,9 +48,7 @@ def write_whole(path: str | os.PathLike[str], content: Any) -> None:
     try:
         out = _Digesting(file)
         torch.save(content, out)  # type: ignore[arg-type]
-        out.write(_MARK % VERSION)
-        file.write(out.sum.hexdigest().encode() + b"\n")
-        file.flush()
+        out.finish()
         # Without this, a power failure could leave the new name on contents that never reached the disk.
         os.fsync(file.fileno())
         if os.name != "posix":
@@ -107,18 +105,40 @@ def read_whole(path: str | os.PathLike[str]) -> Any:
 
 
 class _Digesting:
-    """A file that computes the SHA-256 of what is written to it."""
+    """A file that computes the SHA-256 of what is written to it.
+
+    torch would turn an exception that it meets here, a full disk or an interruption from the keyboard, into a
+    RuntimeError about positions in the archive. So it is kept, what follows is dropped, and `finish` raises it.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.sum = hashlib.sha256()
+        self.failure: BaseException | None = None
 
     def write(self, data: Any) -> int:
+        if self.failure is None:
+            try:
+                self.put(data)
+            except BaseException as error:
+                self.failure = error
+        return len(data)
+
+    def put(self, data: Any) -> None:
         self.sum.update(data)
-        return self.file.write(data)
+        self.file.write(data)
 
     def flush(self) -> None:
-        self.file.flush()
+        """torch calls this at the end; `write_whole` flushes."""
+
+    def finish(self) -> None:
+        """Write the last line."""
+        if self.failure is None:
+            self.put(_MARK % VERSION)
+            self.file.write(self.sum.hexdigest().encode() + b"\n")
+            self.file.flush()
+        else:
+            raise self.failure
 
 
 def _claim(temporary: Path) -> IO[bytes]:

@@ -96,13 +96,13 @@ def train(path: Path, board: Board, end: Path) -> None:
 
 def slowly(pause: float) -> None:
     """Make every write of a checkpoint take a while, as on a real disk with a real model."""
-    write = wholefile._Digesting.write
+    write = wholefile._Digesting.put
 
-    def slow(self: Any, data: Any) -> int:
+    def slow(self: Any, data: Any) -> None:
         time.sleep(pause)
-        return write(self, data)
+        write(self, data)
 
-    wholefile._Digesting.write = slow  # type: ignore[method-assign]
+    wholefile._Digesting.put = slow  # type: ignore[method-assign]
 
 
 def in_place(path: Any, content: Any) -> None:
@@ -110,8 +110,7 @@ def in_place(path: Any, content: Any) -> None:
     with open(path, "wb", buffering=0) as file:
         out = wholefile._Digesting(file)
         torch.save(content, out)  # type: ignore[arg-type]
-        out.write(wholefile._MARK % wholefile.VERSION)
-        file.write(out.sum.hexdigest().encode() + b"\n")
+        out.finish()
 
 
 def at_random(folder: Path, kills: int) -> dict[str, Any]:
@@ -183,7 +182,7 @@ def at_operations(folder: Path, every: int) -> dict[str, Any]:
 
     def save(last: int) -> None:
         random.setstate(drawn)  # Python seeds its generator anew in a forked process
-        wholefile._Digesting.write = counted(wholefile._Digesting.write, last)  # type: ignore[method-assign]
+        wholefile._Digesting.put = counted(wholefile._Digesting.put, last)  # type: ignore[method-assign]
         for name in ("fsync", "replace"):
             setattr(os, name, counted(getattr(os, name), last))
         run.save(path)

@@ -44,17 +44,9 @@ class Run:
             nn.Linear(32, 12),
         )
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
-        settings = {"updates": 3, **settings}
+        settings = {"sparsity": 0.7, "block": (2, 4), "updates": 3, **settings}
         self.sparsifier = prune(
-            self.model,
-            self.optimizer,
-            method,
-            0.7,
-            block=(2, 4),
-            min_blocks=8,
-            schedule=schedule,
-            logit_lr=2.0,
-            **settings,
+            self.model, self.optimizer, method, min_blocks=8, schedule=schedule, logit_lr=2.0, **settings
         )
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, [group["lr"] for group in self.optimizer.param_groups], total_steps=schedule.total + 1
@@ -107,7 +99,8 @@ def leaves(whole: Any) -> dict[str, Any]:
 
 def _leaves(value: Any, name: str) -> Any:
     if isinstance(value, Tensor):
-        yield name, (value.dtype, tuple(value.shape), value.detach().contiguous().numpy().tobytes())
+        raw = value.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        yield name, (value.dtype, tuple(value.shape), raw)
     elif isinstance(value, dict):
         for key, each in value.items():
             yield from _leaves(each, f"{name}/{key}")

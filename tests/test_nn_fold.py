@@ -12,7 +12,7 @@ import pruning_cases as cases  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrize  # noqa: E402
 
-from sparseopt.nn import METHODS, dense_state_dict, fold, prune  # noqa: E402
+from sparseopt.nn import METHODS, dense_state_dict, fold, masking, prune  # noqa: E402
 from sparseopt.nn.masking import masks_of  # noqa: E402
 
 
@@ -163,6 +163,15 @@ def test_removing_parametrizations_by_torch_is_rejected(name) -> None:
         model(x)  # the property is gone from the class of the original
 
 
+@pytest.mark.parametrize("name", ["linear", "attention", "three projections"])
+def test_weights_that_come_last_among_their_names_are_rejected(name, monkeypatch) -> None:
+    monkeypatch.setattr(masking, "_place", lambda names, followers: len(names))
+    with pytest.raises(AssertionError):
+        test_folding_gives_back_the_plain_model_with_zeros(name, "ac/dc")
+    model, _, _, _, plain, _ = trained(name)
+    assert list(dense_state_dict(model)) != list(plain.state_dict())
+
+
 def test_training_goes_on_after_folding_with_the_same_optimizer() -> None:
     model, optimizer, s, _, _, x = trained("linear")
     assert optimizer.state[s.layers[0].stored]
@@ -232,6 +241,21 @@ def test_the_fast_path_of_an_encoder_respects_the_masks(monkeypatch) -> None:
         for _, _, _, mask in masks_of(model):
             mask.mask.fill_(True)
         assert not torch.allclose(model(x), slow, rtol=1e-2, atol=1e-2)
+
+
+def test_channels_last_stays_channels_last() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3)).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    s = prune(model, optimizer, "magnitude", 0.75, 2, min_blocks=2, schedule=cases.TWO_PHASES)
+    last = {"memory_format": torch.channels_last}
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(torch.randn(2, 4, 8, 8).contiguous(**last)).square().mean().backward()
+        optimizer.step()
+        assert all(layer.module.weight.is_contiguous(**last) for layer in s.layers)
+    s.fold()
+    assert all(model[i].weight.is_contiguous(**last) for i in (0, 2))
 
 
 def test_only_the_gradient_of_alive_blocks_reaches_the_stored_weight() -> None:

@@ -13,7 +13,7 @@ import pruning_cases as cases  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # noqa: E402
 
-from sparseopt.nn import METHODS, dense_state_dict, fold, masks, prune, sync_masks  # noqa: E402
+from sparseopt.nn import METHODS, BlockGrid, dense_state_dict, fold, masks, prune, sync_masks  # noqa: E402
 from sparseopt.nn.masking import masks_of  # noqa: E402
 from sparseopt.nn.masks import PHASES  # noqa: E402
 
@@ -61,6 +61,14 @@ def test_a_plain_checkpoint_loads_strictly_before_and_after_attaching(method, as
     # Training finds everything it needs.
     optimizer = torch.optim.SGD(after.parameters(), lr=0.1)
     cases.train(after, optimizer, 2)
+
+
+def test_a_plain_checkpoint_taken_as_stored_weights_is_rejected(monkeypatch) -> None:
+    model = masked(POWER)
+    monkeypatch.setattr(masks.PowerMask, "right_inverse", lambda self, weight: weight)
+    checkpoint = cases.network(1).state_dict()
+    model.load_state_dict(checkpoint)
+    assert not same(model[0].weight, checkpoint["0.weight"], POWER)
 
 
 def test_a_plain_checkpoint_in_a_sparse_phase_meets_the_masks_that_are_there() -> None:
@@ -284,17 +292,17 @@ def test_compiled_training_does_what_eager_training_does(method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_under_autocast_factors_and_gradients_stay_in_float32(method, monkeypatch) -> None:
-    seen = set()
-    for kind in {type(mask) for _, _, _, mask in masks_of(masked(method))}:
-        original = kind.factors
-
-        def factors(self, weight, original=original):
-            result = original(self, weight)
-            seen.add((weight.dtype, result.dtype))
-            return result
-
-        monkeypatch.setattr(kind, "factors", factors)
     model, optimizer, s = cases.start("adamw", method, schedule=cases.ALL_PHASES)
+    seen = set()
+    mask = s.layers[0].mask
+    mask.register_forward_hook(lambda module, inputs, output: seen.add((inputs[0].dtype, output.dtype)))
+    scale = BlockGrid.scale
+
+    def recorded(self, weight, values):
+        seen.add((weight.dtype, values.dtype))
+        return scale(self, weight, values)
+
+    monkeypatch.setattr(BlockGrid, "scale", recorded)
     for seed in range(16):
         x, y = cases.data(seed)
         optimizer.zero_grad()
@@ -305,6 +313,7 @@ def test_under_autocast_factors_and_gradients_stay_in_float32(method, monkeypatc
         assert out.dtype == torch.bfloat16
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
         optimizer.step()
+    seen.discard((torch.float32, torch.bool))  # a mask without logits may be its own factor
     assert seen == {(torch.float32, torch.float32)}
     assert s.sparsity == 0.75
     assert s.fold()[0].weight.dtype == torch.float32

@@ -397,7 +397,7 @@ def test_a_block_at_zero_stays_there_under_power_propagation() -> None:
 # Masks under a penalty: the balance that every stationary point has, worked out by hand.
 
 
-def settle(method: Method, decay: float, logit_decay: float, steps: int = 2500) -> Layer:
+def settle(method: Method, decay: float, logit_decay: float, steps: int = 1000) -> Layer:
     """One layer in a dense phase, trained to a stationary point by gradient steps on 1/2 ||W_hat - V||^2."""
     noise = torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(9))
     target = (teacher(0)[0] + 0.005 * noise).double()
@@ -408,7 +408,7 @@ def settle(method: Method, decay: float, logit_decay: float, steps: int = 2500) 
         {"params": [layer.stored], "weight_decay": decay},
         {"params": [layer.logits], "weight_decay": logit_decay},
     ]
-    optimizer = torch.optim.SGD(groups, lr=0.02)
+    optimizer = torch.optim.SGD(groups, lr=0.05)
     s.attach(optimizer)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -421,15 +421,15 @@ def settle(method: Method, decay: float, logit_decay: float, steps: int = 2500) 
 def check_balance(layer: Layer, stored: Callable[[Any], Any], slope: Callable[[Any], Any]) -> None:
     """On the teacher's blocks, ||W_T||^2 = stored(logit) and ||gradient|| = slope(u); the others go to 0.
 
-    In 2500 steps of 0.02, errors of the balance shrink by e^(-50 rate), rate 2 decay = 0.6 under the expm1 mask and
-    3 lam / m / (1 + u^2 / m^4) = 0.5 under l1, and blocks on their way to 0 by e^(-50 (decay - 0.02)) or to exactly 0.
+    In 1000 steps of 0.05, errors of the balance shrink by e^(-50 rate), rate 2 decay = 0.6 under the expm1 mask and
+    3 lam / m / (1 + u^2 / m^4) > 0.4 under l1, and blocks on their way to 0 by e^(-50 (decay - 0.02)) or to exactly 0.
     """
     true, logits, norms = teacher(0)[1], layer.logits.detach(), layer.norms()
     u = norms * layer.factors().abs()
     assert float(u[~true].max()) < 1e-6
     assert float(u[true].min()) > 1.0
-    torch.testing.assert_close(norms[true] ** 2, stored(logits[true]), rtol=1e-9, atol=0.0)
-    torch.testing.assert_close(layer.gradient_norms()[true], slope(u[true]), rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(norms[true] ** 2, stored(logits[true]), rtol=1e-7, atol=0.0)
+    torch.testing.assert_close(layer.gradient_norms()[true], slope(u[true]), rtol=1e-7, atol=0.0)
 
 
 def check_l1(layer: Layer, lam: float, decay: float) -> None:

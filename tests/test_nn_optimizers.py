@@ -128,19 +128,37 @@ def test_an_optimizer_that_makes_its_state_when_it_is_built_keeps_having_one(log
     cases.train(model, optimizer, 1)
 
 
-@pytest.mark.parametrize("name", STATEFUL)
-def test_an_optimizer_goes_on_after_folding(name) -> None:
-    model, optimizer, s = cases.start(name)
+@pytest.mark.parametrize("own", [False, True], ids=["one group", "logits in their own"])
+@pytest.mark.parametrize("name", cases.OPTIMIZERS)
+def test_an_optimizer_goes_on_after_folding(name, own) -> None:
+    if own and name == "lbfgs":
+        pytest.skip("LBFGS has one group")
+    model, optimizer, s = cases.start(name, logit_lr=0.5 if own else 1.0)
     cases.train(model, optimizer, 6)
-    held = [id(p) for p in model.parameters() if not (name == "muon" and p.ndim == 1)]
+    logits = s.layers[0].logits
+    assert logits in optimizer.state or name in cases.STATELESS or name == "lbfgs"
     s.fold()
-    assert sorted(id(p) for group in optimizer.param_groups for p in group["params"]) == sorted(
-        id(p) for p in model.parameters()
-    )
-    assert len(held) == len(list(model.parameters())) + 1
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert logits not in optimizer.state
+    assert len(optimizer.param_groups) == (2 if own else 1)  # schedules count groups
     before = {path: parameter.detach().clone() for path, parameter in model.named_parameters()}
     cases.train(model, optimizer, 2, start=6)
     assert all(not torch.equal(parameter, before[path]) for path, parameter in model.named_parameters())
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", cases.OPTIMIZERS)
+def test_pruning_may_start_in_the_middle_of_a_training(name) -> None:
+    model = cases.network(bias=name != "muon")
+    optimizer = cases.OPTIMIZERS[name](model.parameters())
+    cases.train(model, optimizer, 3)
+    s = cases.prune(model, optimizer, sparsity=0.75, block=2, min_blocks=4, schedule=cases.ALL_PHASES, exclude=["2"])
+    first = s.layers[0].logits.detach().clone()
+    cases.train(model, optimizer, 1, start=3)
+    assert not torch.equal(s.layers[0].logits, first)
+    cases.train(model, optimizer, 15, start=4)
+    assert (s.step_count, s.sparsity) == (16, 0.75)
 
 
 @pytest.mark.parametrize("logit_lr", [1.0, 0.5])
@@ -314,6 +332,15 @@ def test_learning_rate_schedules_are_what_they_are_without_pruning(scheduler, bu
     assert rates(scheduler, built) == rates(scheduler, "alone")
 
 
+def test_an_engine_that_touches_learning_rates_is_rejected(monkeypatch) -> None:
+    def clear_and_warm_up(optimizer, parameters) -> None:
+        optstate.clear_state(optimizer, parameters)
+        optimizer.param_groups[0]["lr"] *= 0.5
+
+    monkeypatch.setattr(sparsifier, "clear_state", clear_and_warm_up)
+    assert rates("step", "before") != rates("step", "alone")
+
+
 @pytest.mark.parametrize("scheduler", ["step", "cosine", "lambda", "warm-up", "exponential"])
 def test_logits_with_a_rate_of_their_own_follow_the_schedule(scheduler) -> None:
     alone = rates(scheduler, "alone")
@@ -376,7 +403,9 @@ def revived(name: str, method: str, **settings) -> bool:
 @pytest.mark.parametrize("name", ["sgd-momentum", "adamw", "lbfgs"])
 def test_neither_momentum_nor_weight_decay_revives_a_block(name, method) -> None:
     if name == "lbfgs" and METHODS[method].steps:
-        pytest.skip("LBFGS has no learning rate that proximal steps could use")
+        with pytest.raises(ValueError, match="needs steps in proportion to the learning rate, LBFGS has none: use SGD"):
+            cases.start(name, method)
+        return
     assert not revived(name, method)
 
 
@@ -387,8 +416,11 @@ def test_masks_that_act_only_when_blocks_are_chosen_are_rejected(name, monkeypat
 
 
 def test_lbfgs_has_one_group_and_says_so() -> None:
+    model = cases.network()
+    optimizer = torch.optim.LBFGS(model.parameters())
     with pytest.raises(ValueError, match="LBFGS has one group for all parameters: leave out"):
-        cases.start("lbfgs", logit_lr=0.5)
+        cases.prune(model, optimizer, sparsity=0.75, block=2, min_blocks=4, total_steps=60, logit_lr=0.5)
+    assert type(model[0]) is nn.Linear
 
 
 def test_sparse_adam_is_never_asked_to_train_a_mask() -> None:

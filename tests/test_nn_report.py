@@ -367,6 +367,22 @@ def test_wrapped_models_give_the_report_of_the_model_inside() -> None:
         assert report(wrapped, example) == expected
 
 
+def test_a_sharded_model_gives_the_same_report() -> None:
+    fsdp = pytest.importorskip("torch.distributed.fsdp", reason="this torch has no distributed training")
+    if not hasattr(fsdp, "fully_shard"):
+        pytest.skip("fully_shard came with torch 2.6")
+    dist = torch.distributed
+    model, _ = in_phase("sequential-attention++", "sparse")
+    expected = report(model, torch.randn(3, 16))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        fsdp.fully_shard(model, mesh=dist.init_device_mesh("cpu", (1,)))
+        assert report(model, torch.randn(3, 16)) == expected
+        assert report(model, torch.randn(3, 16)) == expected  # after a forward pass
+    finally:
+        dist.destroy_process_group()
+
+
 def test_a_report_changes_nothing() -> None:
     model, _, example = pruned("convolutions", (4, 4))
     model.train()

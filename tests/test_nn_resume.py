@@ -36,12 +36,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 EVERY = range(SCHEDULE.total + 1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread_and_no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_and_no_waiting_for_the_disk() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
     torch.set_num_threads(threads)
 
 
@@ -94,7 +95,7 @@ def test_the_training_passes_through_every_phase_and_every_change() -> None:
     inside = [e.step for e in run.sparsifier.history if e.what == "choose"]
     assert len(inside) >= 4  # choices inside a phase, so that interruptions fall between them
     assert all(0 < e.kept[0] for e in run.sparsifier.history)
-    assert len({tuple(e.kept) for e in run.sparsifier.history}) > 4
+    assert len({tuple(e.kept) for e in run.sparsifier.history}) >= 4  # all blocks, the target, and between
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -259,6 +259,7 @@ REFUSED = {
     "no steps": ({"total_steps": None}, ValueError, "total_steps is missing: give the number of optimizer steps"),
     "few steps": ({"total_steps": 5}, ValueError, "has no step in a training of 5 steps"),
     "zero steps": ({"total_steps": 0}, ValueError, "total must be a positive whole number of steps, got 0"),
+    "sparse first": ({"schedule": cases.PhaseSchedule.from_list([("sparse", 60)])}, ValueError, "ranks none of them"),
     "two totals": ({"schedule": cases.TWO_PHASES}, ValueError, "the schedule has 6 steps and total_steps is 60"),
     "method": ({"method": "ac-dc"}, ValueError, "method 'ac-dc' is not known: did you mean"),
     "setting": ({"clips": True}, TypeError, "has no setting 'clips': did you mean 'clip'"),
@@ -356,6 +357,13 @@ def test_numbers_that_are_not_finite_stop_pruning_with_the_name_of_the_layer(wha
         cases.step(model, optimizer, 2)
     assert torch.equal(layer.kept, kept)
     assert good["step"] == 2
+
+
+def test_an_engine_that_does_not_look_for_nan_is_rejected(monkeypatch) -> None:
+    monkeypatch.setattr(sparsifier, "require_finite", lambda *arguments: None)
+    monkeypatch.setattr(sparsifier, "require_replicas", lambda *arguments: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_numbers_that_are_not_finite_stop_pruning_with_the_name_of_the_layer("weights", math.nan)
 
 
 def test_parameters_replaced_behind_the_optimizer_are_noticed_at_the_next_switch() -> None:

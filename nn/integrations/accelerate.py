@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sparseopt.nn.integrations import state_of
 from sparseopt.nn.masking import masks_of
 from sparseopt.nn.sparsifier import Sparsifier
 from sparseopt.nn.wholefile import read_whole, write_whole
@@ -47,13 +48,12 @@ def attach(accelerator: Any, sparsifier: Sparsifier, optimizer: Any, file: str =
     sparsifier.attach(getattr(optimizer, "optimizer", optimizer))
 
     def save(models: Any, weights: Any, folder: str) -> None:
-        if any(masks_of(sparsifier.model)):  # a folded model needs no more
-            state = sparsifier.state_dict()
-            if accelerator.is_local_main_process:
-                write_whole(Path(folder, file), state)
+        state = state_of(sparsifier)
+        if state and accelerator.is_local_main_process:
+            write_whole(Path(folder, file), state)
 
     def load(models: Any, folder: str) -> None:
-        if any(masks_of(sparsifier.model)):
+        if any(masks_of(sparsifier.model)):  # not a folded one
             sparsifier.load_state_dict(read_whole(Path(folder, file)))
 
     accelerator.register_save_state_pre_hook(save)

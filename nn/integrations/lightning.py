@@ -9,10 +9,9 @@ batches of accumulated gradients do not count. `fit(ckpt_path=...)` continues ex
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-from sparseopt.nn.masking import masks_of
+from sparseopt.nn.integrations import state_of, warn_if_short
 from sparseopt.nn.optstate import missing_from
 from sparseopt.nn.sparsifier import Sparsifier
 
@@ -56,13 +55,10 @@ class Pruning(_Base):
         weights = [(layer.name, layer.stored) for layer in s.layers]
         training = [optimizer for optimizer in trainer.optimizers if not missing_from(optimizer, weights)]
         s.attach((training or trainer.optimizers)[0])
-        steps, last = trainer.estimated_stepping_batches, s.schedule.phases[-1].start
-        if 0 < steps < last:
-            warnings.warn(
-                f"the trainer takes {steps} steps, and the last phase begins after {last}: prune with "
-                f"total_steps={steps}.",
-                stacklevel=2,
-            )
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Compare the length of the training with the schedule."""
+        warn_if_short(self.sparsifier, trainer.estimated_stepping_batches)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Fold the model, if wanted: all checkpoints of the training are written by now."""
@@ -71,8 +67,8 @@ class Pruning(_Base):
         self.sparsifier.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the model and the optimizer; nothing once the model is folded."""
-        return self.sparsifier.state_dict() if any(masks_of(self.sparsifier.model)) else {}
+        """What a checkpoint keeps beside the model and the optimizer."""
+        return state_of(self.sparsifier)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue there."""

@@ -9,10 +9,9 @@ buffers of the model and are saved with it. `train(resume_from_checkpoint=...)` 
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-from sparseopt.nn.masking import masks_of
+from sparseopt.nn.integrations import state_of, warn_if_short
 from sparseopt.nn.sparsifier import Sparsifier
 
 try:
@@ -60,10 +59,7 @@ class Pruning(_Base):
         s.detach()
         s.attach(getattr(optimizer, "optimizer", optimizer))
         s.load_state_dict(saved["sparsifier"])
-        steps, last = state.max_steps, s.schedule.phases[-1].start
-        if steps < last:
-            text = f"the trainer takes {steps} steps, and the last phase begins after {last}: "
-            warnings.warn(f"{text}prune with total_steps={steps}.", stacklevel=2)
+        warn_if_short(s, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Raise before a checkpoint with infinite weights is written, which might replace a good one."""
@@ -80,5 +76,4 @@ class Pruning(_Base):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps beside the model and the optimizer."""
-        masked = any(masks_of(self.sparsifier.model))
-        return {"args": {}, "attributes": {}, "sparsifier": self.sparsifier.state_dict() if masked else {}}
+        return {"args": {}, "attributes": {}, "sparsifier": state_of(self.sparsifier)}
