@@ -64,7 +64,8 @@ def save_checkpoint(
     extra : optional
         Numbers, strings, tensors, and lists, tuples and dicts of them; `load_checkpoint` returns it. The state of the
         data loader belongs here: the epoch and the batches taken from it, if the order of an epoch follows from its
-        number; otherwise also the state of the loader's generator when the epoch began.
+        number; otherwise also the state of the loader's generator when the epoch began. So does the state dict of an
+        averaged model.
 
     Raises
     ------

@@ -305,19 +305,13 @@ def _finish(ax: Any, schedule: PhaseSchedule, line: Any, label: str) -> None:
     ax.tick_params(labelsize=SMALL)
     line.set_label("sparsity")
     kinds = [kind for kind in KINDS if any(phase.kind == kind for phase in schedule.phases)]
-    _legend(ax, [line, *(Patch(color=PHASE_COLOURS[kind], label=f"{kind} phase") for kind in kinds)])
+    _legend(ax, [line, *(Patch(color=PHASE_COLOURS[kind], label=kind) for kind in kinds)])
 
 
 def _legend(ax: Any, handles: Sequence[Any]) -> None:
-    ax.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.0),
-        ncols=4,
-        fontsize=SMALL,
-        frameon=False,
-        borderaxespad=0.2,
-    )
+    place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+    compact = {"handlelength": 1.4, "handletextpad": 0.5, "columnspacing": 1.2, "fontsize": SMALL, "frameon": False}
+    ax.legend(handles=handles, ncols=4, **place, **compact)
 
 
 def _given_or_new(ax: Any, size: tuple[float, float]) -> Any:

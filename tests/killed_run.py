@@ -26,7 +26,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+# With an accelerator, torch would start threads for it at the first backward pass, and threads do not survive a fork.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 

@@ -259,9 +259,15 @@ def test_spans_are_the_phases(name: str) -> None:
     schedule = SCHEDULES[name]
     ax = plot_schedule(schedule, 0.9)
     assert wrong_spans(ax, schedule) == []
-    assert named(ax) == {"sparsity", *(f"{phase.kind} phase" for phase in schedule.phases)}
+    assert named(ax) == {"sparsity", *(phase.kind for phase in schedule.phases)}
     assert ax.get_xlim() == (0, schedule.total)
     assert collisions(ax.figure) == []
+
+
+def test_a_narrow_picture_has_room_for_its_legend() -> None:
+    figure, ax = plt.subplots(figsize=(4.2, 2.6), layout="constrained")
+    plot_schedule(PhaseSchedule.imagenet(9000), ax=ax)
+    assert collisions(figure) == []
 
 
 def test_wrong_spans_are_rejected() -> None:

@@ -9,9 +9,10 @@ With the same weight decay on W and on the logits w, the penalty on the blocks t
 concave with slope 2 at 0 and a tail of (ln u)^2: `sparseopt.regularizers.Expm1Mask`. It repairs Lemma 2.1 of arXiv
 2402.17902, whose mask e^w costs nothing at w = 0, where it is 1: blocks are never pushed to 0 by it.
 
-A block at w = 0 is 0, and its W gets no gradient and only decays. Its logit does get one, <W_T, gradient_T>: where that
-is negative the block comes back, in dense phases and in every other as long as it is not dropped. Once W_T has decayed
-to 0 too, it stays out.
+Blocks that the penalty does not want shrink by a constant factor per step, w and W together; w = 0 is reached where the
+gradient pushes beyond it. Such a block is 0, and its W gets no gradient and only decays. Its logit does get one,
+<W_T, gradient_T>: where that is negative the block comes back, in dense phases and in every other as long as it is not
+dropped. Once W_T has decayed to 0 too, it stays out.
 """
 
 from __future__ import annotations
