@@ -29,7 +29,7 @@ from typing import Any
 # With an accelerator, torch would start threads for it at the first backward pass, and threads do not survive a fork.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(1)
 

@@ -204,11 +204,12 @@ def test_lightning_resumes_exactly(lightning: Any, tmp_path: Path, epoch: int) -
         s = pruned(module.net)
         saver = lightning.Saver(tmp_path, "{epoch}", save_top_k=-1)
         trainer = lightning.trainer(tmp_path, callback(s), saver, max_epochs=4, enable_checkpointing=True)
-        trainer.fit(module, loader(BATCH * 4), weights_only=True, **resume)
+        trainer.fit(module, loader(BATCH * 4), **resume)
         return s, module
 
     s, module = run(lightning.Pruning)
     file = tmp_path / f"epoch={epoch - 1}.ckpt"
+    torch.load(file, weights_only=True)
     t, again = run(lightning.Pruning, 1, ckpt_path=file)
     require_equal(again, module)
     assert t.history == s.history

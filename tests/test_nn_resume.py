@@ -217,8 +217,7 @@ def test_an_optimizer_with_proximal_steps_resumes_too(tmp_path: Path) -> None:
     def build_proximal(seed: int) -> Run:
         run = build(seed, "magnitude")
         run.sparsifier.detach()
-        inner, run.scheduler.optimizer = run.optimizer, None
-        run.optimizer = Proximal(inner, BlockPenalty(run.sparsifier.layers, "l2", lam=0.05))
+        run.optimizer = Proximal(run.optimizer, BlockPenalty(run.sparsifier.layers, "l2", lam=0.05))
         run.sparsifier.attach(run.optimizer)
         run.scheduler = torch.optim.lr_scheduler.StepLR(run.optimizer, 7)
         return run
