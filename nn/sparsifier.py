@@ -127,6 +127,7 @@ class Sparsifier:
         self.optimizer: Optimizer | None = None
         self._handle: Any = None
         self._checked = False
+        self._probing: bool | None = None if method.probes else False  # None: whatever the buffers say
         self.layers = [Layer(entry, model) for entry in plan.layers]
         # All masks before the first is attached: whatever fails leaves the model as it was.
         masks = [method.mask(entry, weight) for entry, (_, weight) in zip(plan.layers, weights, strict=True)]
@@ -301,6 +302,7 @@ class Sparsifier:
         history = [Event.from_list(entry) for entry in state["history"]]
         self.step_count, self.history = int(state["step"]), history
         self._checked = False
+        self._probing = None if self.method.probes else False
 
     def _begin(self) -> None:
         first = self.schedule.phases[0].kind
@@ -368,10 +370,11 @@ class Sparsifier:
 
     def _probe(self) -> None:
         """Let gradients of dropped blocks through in the step before a choice that needs them."""
-        if self.method.probes:
-            wanted = self.method.due(self.phase, self.step_count + 1)
+        wanted = self.method.probes and self.method.due(self.phase, self.step_count + 1)
+        if self._probing != wanted:  # not in every step: a small kernel per layer
             for layer in self.layers:
-                layer.mask.probe.fill_(wanted)  # type: ignore[operator]
+                layer.mask.probe.fill_(wanted)  # type: ignore[operator, union-attr]
+            self._probing = wanted
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for layer in self.layers for parameter in layer.parameters]
