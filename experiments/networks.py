@@ -107,6 +107,8 @@ class ClickModel(nn.Module):
         Values of each field; rows are (N, fields) of int64 with indices below them.
     """
 
+    starts: Tensor
+
     def __init__(self, vocabulary: Sequence[int], width: int = 10, hidden: Sequence[int] = (400, 400, 400)) -> None:
         super().__init__()
         starts = torch.tensor([0, *vocabulary[:-1]]).cumsum(0)

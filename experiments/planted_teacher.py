@@ -102,7 +102,8 @@ def train(method: str, seed: int, sparsity: float, setting: Setting, steps: int 
     truth = teacher(seed, sparsity)
     torch.manual_seed(seed)
     student = nn.Sequential(nn.Linear(INPUTS, HIDDEN, bias=False), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS, bias=False))
-    student[2].weight.requires_grad_(False).copy_(truth.second)
+    student[2].load_state_dict({"weight": truth.second})
+    student[2].requires_grad_(False)
     settings = dict(setting)
     optimizer = torch.optim.Adam(student[0].parameters(), lr=settings.pop("lr"))
     s = prune(student, optimizer, method, sparsity, BLOCK, steps, min_blocks=2, exclude=["2"], **settings)
@@ -113,8 +114,9 @@ def train(method: str, seed: int, sparsity: float, setting: Setting, steps: int 
         (student(truth.x[batch]) - truth.y[batch]).square().mean().backward()
         optimizer.step()
         schedule.step()
-    student = s.fold()
-    kept = student[0].weight.detach().unflatten(0, (-1, BLOCK)).unflatten(2, (-1, BLOCK)).abs().amax((1, 3)) > 0.0
+    s.fold()
+    first = student.state_dict()["0.weight"]
+    kept = first.unflatten(0, (-1, BLOCK)).unflatten(2, (-1, BLOCK)).abs().amax((1, 3)) > 0.0
     with torch.no_grad():
         loss = (student(truth.x_fresh) - truth.y_fresh).square().mean() / truth.y_fresh.var()
     return float((kept & truth.blocks).sum() / truth.blocks.sum()), float(loss)

@@ -373,7 +373,7 @@ class Sparsifier:
         wanted = self.method.probes and self.method.due(self.phase, self.step_count + 1)
         if self._probing != wanted:  # not in every step: a small kernel per layer
             for layer in self.layers:
-                layer.mask.probe.fill_(wanted)  # type: ignore[operator, union-attr]
+                layer.mask.probe.fill_(wanted)  # type: ignore[operator]
             self._probing = wanted
 
     def _parameters(self) -> list[Tensor]:
