@@ -1,8 +1,8 @@
 """The networks of the experiments, with the parameter names of their well-known implementations.
 
-    resnet50()     He et al. (2016) with stride in the 3x3 convolutions, as in torchvision: 25.6 M parameters
-    resnet20()     the CIFAR network of the same paper, shortcuts without parameters: 0.27 M parameters
-    click_model()  embeddings of 10 numbers for each of 39 fields, then 400-400-400-1: the network for Criteo
+resnet50()     He et al. (2016) with stride in the 3x3 convolutions, as in torchvision: 25.6 M parameters
+resnet20()     the CIFAR network of the same paper, shortcuts without parameters: 0.27 M parameters
+click_model()  embeddings of 10 numbers for each of 39 fields, then 400-400-400-1: the network for Criteo
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import torch
 from sparseopt import scalar
 from sparseopt.nn.blocks import BlockGrid
 from sparseopt.nn.budget import kept_blocks
+from sparseopt.nn.checkpoint import load_checkpoint, save_checkpoint
 from sparseopt.nn.correspondence import groups_of, imprint, pairing_of
 from sparseopt.nn.logs import JsonLinesLog, TensorBoardLog
 from sparseopt.nn.masking import dense_state_dict, fold, sync_masks
@@ -75,6 +76,8 @@ __all__ = [
     "OMPR",
     "RigL",
     "kept_blocks",
+    "save_checkpoint",
+    "load_checkpoint",
     "Proximal",
     "BlockPenalty",
     "groups_of",

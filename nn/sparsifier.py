@@ -37,7 +37,7 @@ from sparseopt.nn.optstate import clear_state, drop_parameters, group_of, join, 
 from sparseopt.nn.planning import Plan
 from sparseopt.nn.readiness import planned_weights, require_optimizer, require_plain, require_ready, require_whole
 from sparseopt.nn.schedule import PhaseSchedule
-from sparseopt.nn.sharding import reshard
+from sparseopt.nn.sharding import is_sharded, reshard
 
 __all__ = ["Sparsifier"]
 
@@ -252,7 +252,10 @@ class Sparsifier:
             When a pruned layer holds NaN or infinite numbers.
         """
         reshard(self.model)
-        require_finite(self.layers, self.step_count)
+        if is_sharded(self.layers[0].stored):  # all processes fold together, or none
+            require_replicas(self.layers, self.step_count, self.process_group)
+        else:
+            require_finite(self.layers, self.step_count)
         if self.phase.kind == "dense" or (self.phase.kind == "sparsify" and self.step_count < self.schedule.total):
             warnings.warn(
                 f"folded after {self.step_count} of {self.schedule.total} steps, in a {self.phase.kind} phase: "

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 import sparseopt.nn.agreement as agreement
+import sparseopt.nn.layers as layers
+import sparseopt.nn.masking as masking
 import sparseopt.nn.sparsifier as engine
 from sparseopt.nn import METHODS, Magnitude, PhaseSchedule, Sparsifier, dense_state_dict, prune
 from sparseopt.nn.agreement import require_agreement, require_replicas
@@ -427,14 +429,15 @@ def folded_copies_are_equal_and_sparse() -> None:
 # Shards: fully_shard
 
 
-def shard(model: nn.Sequential, parts: bool = True, mesh: tuple[int, ...] = (WORLD,)) -> None:
+def shard(model: nn.Sequential, parts: bool = True, mesh: tuple[int, ...] = (WORLD,), policy: Any = None) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     among = init_device_mesh("cpu", mesh, mesh_dim_names=("copies", "shards")[-len(mesh) :])
+    settings = {"mp_policy": policy} if policy else {}
     for module in (model.conv, model.head) if parts else ():
-        fully_shard(module, mesh=among)
-    fully_shard(model, mesh=among)
+        fully_shard(module, mesh=among, **settings)
+    fully_shard(model, mesh=among, **settings)
 
 
 def sharded(
@@ -515,8 +518,6 @@ def dropped_blocks_become_zero_in_the_shards() -> None:
             assert cleared == any(value is layer.stored for layer in s.layers), "the state of other layers"
 
     zeroed()
-    import sparseopt.nn.layers as layers
-
     with replaced(layers, "write", nothing):
         fails(zeroed)
     with replaced(engine, "clear_state", nothing):
@@ -560,6 +561,12 @@ def folded_shards_compute_and_train(parts: bool) -> None:
         model(x)
     model.load_state_dict(model.state_dict())
     require_close(model, single)
+
+    with replaced(masking, "relocate", nothing):
+        other, _, t = sharded("sequential-attention++", parts)
+        t.step_count = STEPS
+        t.fold()
+        fails(lambda: other(x))
 
 
 @check(**{f"{n}": {"n": n} for n in MOMENTS})
@@ -638,8 +645,32 @@ def one_spoiled_shard_is_noticed_by_all(who: int) -> None:
     if rank() == who:
         with torch.no_grad():
             s.layers[0].stored.to_local()[0, 0, 0] = torch.nan
-    with raises(FloatingPointError, "weights of conv.weight are not finite after 4 steps"):
+    with raises(FloatingPointError, "weights of conv.weight are not finite after 4 steps on one process"):
         optimizer.step()
+    with raises(FloatingPointError, "on one process"):
+        s.fold()
+
+
+@check()
+def half_precision_in_between_changes_nothing_of_the_masks() -> None:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    s = pruned("sequential-attention++")
+    model = s.model.float()
+    shard(model, policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32))
+    optimizer = adam(model)
+    s.attach(optimizer)
+    trace: Trace = []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        x, y = batch(step, rank())
+        (model(x.float()) - y).square().mean().backward()
+        optimizer.step()
+        trace.append([layer.mask.alive().clone() for layer in s.layers])
+    require_same_trace(trace)
+    assert all(parameter.dtype == torch.float32 for layer in s.layers for parameter in layer.parameters)
+    weight = full(s.fold().conv.weight)
+    assert (weight == 0).double().mean() == 0.5
 
 
 @check(**{who: {"who": int(who)} for who in "01"})

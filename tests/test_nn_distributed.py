@@ -19,7 +19,7 @@ if not (torch.distributed.is_available() and torch.distributed.is_gloo_available
     pytest.skip("this build of torch has no gloo", allow_module_level=True)
 
 WORKER = Path(__file__).parent / "distributed_worker.py"
-LIMIT = 300.0
+LIMIT = 900.0  # seconds; a machine that does much else at a time may need some hundred
 
 
 sys.path.insert(0, str(WORKER.parent))
