@@ -234,7 +234,8 @@ def figure(rows: Sequence[Row], file: Path) -> None:
         ax.set_xlabel(f"accuracy on {what} test images (%)")
         ax.set_yticks(range(len(methods)), methods)
         ax.grid(axis="x", alpha=0.3)
-    panels[0].legend(frameon=False)
+    # Over the panels: markers of a legend inside would look like results.
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     picture.savefig(file, dpi=150)
 
 
