@@ -34,6 +34,25 @@ FLOORS = (
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
+# The same inside `sparseopt.nn`.
+NN_FLOORS = (
+    ("blocks", "schedule", "sharding", "wholefile", "randomness"),
+    ("budget", "masks", "optstate"),
+    ("weights",),
+    ("rules",),
+    ("planning",),
+    ("layers",),
+    ("masking", "penalty", "probing", "events", "agreement", "correspondence"),
+    ("methods", "proximal", "reporting"),
+    ("identity", "readiness"),
+    ("sparsifier",),
+    ("pruning", "checkpoint", "logs", "pictures", "integrations"),
+)
+NN_DOORS = {
+    ("schedule", "pictures"): "schedule.plot() draws",
+    ("reporting", "pictures"): "report.plot() draws",
+}
+
 # (who, whom) on one floor, and why.
 SIDEWAYS = {
     ("selection", "solvers"): "sequential selection asks penalised problems which group enters next",
@@ -93,6 +112,44 @@ def _objections(who: str, name: str) -> Iterator[str]:
 
 def test_imports_go_down(root: Path) -> None:
     assert violations(root) == []
+
+
+def nn_violations(root: Path) -> list[str]:
+    """One sentence per import inside `sparseopt.nn` that does not go down."""
+    floor = {name: number for number, names in enumerate(NN_FLOORS) for name in names}
+    found = []
+    for file in sorted((root / "nn").rglob("*.py")):
+        who = file.relative_to(root / "nn").with_suffix("").parts[0]
+        if who == "__init__":
+            continue
+        for line, name in imports(ast.parse(file.read_text(encoding="utf-8"))):
+            parts = name.split(".")
+            whom = parts[2] if parts[:2] == ["sparseopt", "nn"] and len(parts) > 2 else who
+            if who not in floor or whom not in floor:
+                found.append(f"{file.name}:{line}: {who if who not in floor else whom} stands on no floor")
+            elif who != whom and floor[whom] >= floor[who] and (who, whom) not in NN_DOORS:
+                found.append(f"{file.name}:{line}: {who} imports {name}, which is not below")
+    return found
+
+
+def test_imports_inside_nn_go_down(root: Path) -> None:
+    assert nn_violations(root) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("nn/masks.py", "from sparseopt.nn.planning import Plan", "not below"),
+        ("nn/methods/own.py", "def f():\n    import sparseopt.nn.sparsifier", "not below"),
+        ("nn/methods/own.py", "from sparseopt.nn import prune", "no floor"),
+        ("nn/manager.py", "from sparseopt.nn.blocks import BlockGrid", "no floor"),
+    ],
+)
+def test_a_wrong_tree_of_nn_is_rejected(tmp_path: Path, file: str, text: str, reason: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    (objection,) = nn_violations(tmp_path)
+    assert reason in objection
 
 
 def test_every_exception_is_used(root: Path) -> None:
