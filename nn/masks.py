@@ -18,6 +18,7 @@ decay them. Every mask begins with f = 1: pruning starts from the function that 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -89,7 +90,7 @@ class BlockMask(nn.Module):
         return f"{self.grid.counts[0]} x {self.grid.counts[1]} blocks of {self.grid.block[0]} x {self.grid.block[1]}"
 
 
-class LogitMask(BlockMask):
+class LogitMask(BlockMask, ABC):
     """A mask with one trainable number per block, (R, C) and at least float32."""
 
     first = 0.0  # the logit of f = 1
@@ -99,9 +100,9 @@ class LogitMask(BlockMask):
         wide = torch.promote_types(dtype, torch.float32)
         self.logits = nn.Parameter(torch.full(grid.counts, self.first, dtype=wide, device=device))
 
+    @abstractmethod
     def attention(self) -> Tensor:
         """f(logits), (R, C), whether or not the blocks are alive."""
-        raise NotImplementedError
 
     def factors(self, weight: Tensor) -> Tensor:
         return (self.attention() * self.alive()).to(weight.dtype)

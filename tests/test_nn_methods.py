@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -17,8 +17,9 @@ torch = pytest.importorskip("torch", reason="networks need torch")
 from torch import nn  # noqa: E402
 
 from sparseopt.nn import METHODS, PhaseSchedule, Sparsifier, get_method, plan  # noqa: E402
+from sparseopt.nn.blocks import BlockGrid  # noqa: E402
 from sparseopt.nn.layers import Layer  # noqa: E402
-from sparseopt.nn.masks import PHASES  # noqa: E402
+from sparseopt.nn.masks import PHASES, LogitMask  # noqa: E402
 from sparseopt.nn.methods import (  # noqa: E402
     ACDC,
     Expm1,
@@ -36,12 +37,7 @@ SIDE, BLOCK = 24, 4
 EVERY_METHOD = pytest.mark.parametrize("name", METHODS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # A linear teacher, 36 blocks of which four are not 0, and a student that sees its noisy answers.
@@ -310,10 +306,21 @@ def test_bad_settings_get_a_sentence(call: Callable[[], Any], kind: type[Excepti
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Needy(Method):
+class _Needy(Magnitude):
     what: float
 
     name: ClassVar[str] = "needy"
+
+
+def test_a_method_of_ones_own_must_say_how_it_ranks_and_in_which_phases() -> None:
+    class Vague(Method):
+        def scores(self, layer: Any) -> Any:
+            return layer.norms()
+
+    with pytest.raises(TypeError, match="schedule"):
+        Vague()
+    with pytest.raises(TypeError, match="attention"):
+        LogitMask(BlockGrid((4, 4), (2, 2)))
 
 
 # Before the first step.

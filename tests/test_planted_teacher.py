@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch", reason="networks need torch")
 from sparseopt.experiments import planted_teacher  # noqa: E402
 from sparseopt.experiments.planted_teacher import Row, main, table, teacher, train, tune  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IN_ORDER = ("magnitude", "ac/dc", "sequential-attention++")
 # What `tune` chose for each at 80, 90 and 95 %.
 CHOSEN = {
@@ -25,11 +27,6 @@ CHOSEN = {
 def found(method: str, sparsity: float, seeds: range) -> float:
     setting = {"lr": CHOSEN[method][sparsity]} | ({"logit_lr": 10.0} if method.startswith("sequential") else {})
     return round(mean(train(method, seed, sparsity, setting)[0] for seed in seeds), 6)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_blocks_found_at_90_percent() -> None:

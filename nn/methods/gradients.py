@@ -14,6 +14,7 @@ a dense phase leaves behind. A schedule with dense phases begins anew after each
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -104,9 +105,9 @@ class GradientMethod(Method):
             masks = choose(plan.budget, self.shares(layers, phase, step), self._first_scores(layers, phase, step))
         return [mask.to(layer.kept.device) for mask, layer in zip(masks, layers, strict=True)]
 
+    @abstractmethod
     def event(self, layers: Sequence[Layer], plan: Plan, phase: Phase, step: int) -> list[Tensor]:
         """The masks of an event inside a sparse phase, on the CPU."""
-        raise NotImplementedError
 
     def shares(self, layers: Sequence[Layer], phase: Phase, step: int) -> list[Share]:
         """The budget that is in use."""

@@ -17,6 +17,7 @@ These are compared by their text when a training goes on from a checkpoint, so t
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -35,7 +36,7 @@ __all__ = ["Method", "numbers"]
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """Settings that all methods have.
 
     Parameters
@@ -67,17 +68,17 @@ class Method:
         if not math.isclose(end := self.share(1.0), 1.0):
             raise ValueError(f"share(1) must be 1, got {end}: at the end of a phase all of the pruning is done.")
 
+    @abstractmethod
     def schedule(self, total: int) -> PhaseSchedule:
         """The phases of a training of `total` steps."""
-        raise NotImplementedError
 
     def mask(self, layer: LayerPlan, weight: Tensor) -> BlockMask:
         """A fresh mask for a layer."""
         return BlockMask(layer.grid, weight.device)
 
+    @abstractmethod
     def scores(self, layer: Layer) -> Tensor:
         """The rank of every block, (R, C), larger is better."""
-        raise NotImplementedError
 
     def due(self, phase: Phase, step: int) -> bool:
         """Whether the blocks are chosen anew after `step` steps in all, inside `phase`."""
@@ -101,13 +102,13 @@ class Method:
             masks = [mask & layer.kept.cpu() for mask, layer in zip(masks, layers, strict=True)]
         return [mask.to(layer.kept.device) for mask, layer in zip(masks, layers, strict=True)]
 
-    def chosen(self, layer: Layer, before: Tensor, optimizer: Optimizer | None) -> None:
+    def chosen(self, layer: Layer, before: Tensor, optimizer: Optimizer | None) -> None:  # noqa: B027  a hook
         """The layer has a new mask; `before` are the blocks that were in use until now, bool (R, C)."""
 
-    def selected(self, layer: Layer) -> None:
+    def selected(self, layer: Layer) -> None:  # noqa: B027  a hook
         """The phase that ends here has chosen the layer's mask."""
 
-    def stepped(self, layer: Layer, lr: float) -> None:
+    def stepped(self, layer: Layer, lr: float) -> None:  # noqa: B027  a hook
         """After a step of the optimizer with learning rate `lr`."""
 
 
