@@ -116,6 +116,23 @@ def in_place(path: Any, content: Any) -> None:
         out.finish()
 
 
+def kill_when(child: int, board: Board, saving: int, moments: random.Random) -> None:
+    """Kill `child` at a random moment at which it is, or is not, inside a save, unless it ends before.
+
+    It is looked at while it is stopped: otherwise it could enter a save, or leave it, between the look and the kill.
+    """
+    while True:
+        os.kill(child, signal.SIGSTOP)
+        if os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT).si_code == os.CLD_EXITED:  # type: ignore[union-attr]
+            return
+        if board["saving"] == saving:
+            os.kill(child, signal.SIGKILL)
+            return
+        os.waitid(os.P_PID, child, os.WSTOPPED)
+        os.kill(child, signal.SIGCONT)
+        time.sleep(moments.uniform(0.0, 0.01))
+
+
 def at_random(folder: Path, kills: int) -> dict[str, Any]:
     path, errors, end = folder / "run.pt", folder / "error.txt", folder / "end.txt"
     os.waitpid(forked(lambda: train(folder / "reference.pt", Board(), folder / "reference.txt"), errors), 0)
@@ -128,15 +145,9 @@ def at_random(folder: Path, kills: int) -> dict[str, Any]:
     while not ended:
         board = Board()
         child = forked(lambda board=board: train(path, board, end), errors)  # type: ignore[misc]
-        kill = report["kills"] < kills
-        if kill:
-            if report["kills"] % 2:  # aim at a save: it takes much of the time, but not all
-                while not board["saving"] and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                    time.sleep(0.0002)
-                time.sleep(moments.uniform(0.0, 0.02))
-            else:
-                time.sleep(moments.uniform(0.0, 0.15))
-            os.kill(child, signal.SIGKILL)
+        if report["kills"] < kills:
+            time.sleep(moments.uniform(0.0, 0.15))
+            kill_when(child, board, saving=report["kills"] % 2, moments=moments)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         seen = {name: board[name] for name in FIELDS}
         if seen["loaded"] and before is not None:

@@ -288,9 +288,7 @@ def test_a_run_that_is_killed_20_times_loses_no_more_than_the_steps_since_its_la
 ) -> None:
     report = reports[0]
     assert report["problems"] == []
-    assert report["kills"] == 20
-    assert report["while_saving"] >= 5  # the moments that matter are among them
-    assert report["while_training"] >= 3
+    assert (report["while_saving"], report["while_training"]) == (10, 10)
     assert 0 < max(report["lost"]) <= report["interval"]
     assert report["finished"] >= 1
     assert report["ends"] == [report["reference"]] * report["finished"]
