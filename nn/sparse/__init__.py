@@ -1,0 +1,1 @@
+"""Block-sparse networks that run faster: format, kernels, layers, compression, files."""

@@ -1,0 +1,308 @@
+"""Linear maps and convolutions with block-sparse weights, as differentiable torch operators.
+
+One operator serves both: a Linear layer is a 1 x 1 convolution of images of one pixel. With Y = product(X, V),
+
+    grad V = product_grad(X, grad Y),     the products of the inputs and output gradients that a block connects;
+    grad X = product(grad Y, V'),         V' the same blocks transposed, at the mirrored kernel position.
+
+Both are linear in either argument, so second derivatives are made of the same two operators.
+`torch.ops.sparseopt.block_product` and `block_product_grad` take plain tensors and numbers, which `torch.compile`,
+`torch.export` and `deepcopy` understand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sparseopt.nn.sparse import reference
+from sparseopt.nn.sparse.format import BlockSparse
+
+__all__ = ["conv", "linear"]
+
+_ACTIVATIONS = ("none", "relu")
+
+
+def linear(x: Tensor, weight: BlockSparse, bias: Tensor | None = None, activation: str = "none") -> Tensor:
+    """activation(x W^T + bias) for a block-sparse W.
+
+    Parameters
+    ----------
+    x : Tensor, (..., in)
+        Any floating dtype; the product is computed in float32 (float64 for weights in float64) and returned in x's.
+    weight : BlockSparse
+        W, of shape (out, in).
+    bias : Tensor, (out,), optional
+    activation : {"none", "relu"}
+        Applied before the result is written.
+
+    Returns
+    -------
+    Tensor, (..., out)
+
+    Examples
+    --------
+    >>> w = torch.eye(4)
+    >>> linear(torch.arange(4.0), BlockSparse.from_dense(w, 2), bias=torch.full((4,), -1.0), activation="relu")
+    tensor([0., 0., 1., 2.])
+    """
+    if len(weight.shape) != 2:
+        raise ValueError(f"linear takes the weight of a Linear layer, (out, in), got the shape {weight.shape}.")
+    relu = is_relu(activation)
+    return apply_linear(x, weight.values, weight.crow, weight.col, bias, weight.shape, relu)
+
+
+def conv(
+    x: Tensor,
+    weight: BlockSparse,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    activation: str = "none",
+) -> Tensor:
+    """activation(W * x + bias), a convolution in one or two dimensions with a block-sparse W and zero padding.
+
+    Parameters
+    ----------
+    x : Tensor, (N, in, length) or (N, in, height, width)
+        Channels-last memory is read where it lies; other inputs are copied first.
+    weight : BlockSparse
+        W, of shape (out, in, *kernel).
+    bias : Tensor, (out,), optional
+    stride, padding, dilation : tuple of int
+        One number per spatial dimension.
+    activation : {"none", "relu"}
+
+    Returns
+    -------
+    Tensor, (N, out, *spatial), in channels-last memory
+    """
+    relu = is_relu(activation)
+    return apply_conv(x, weight.values, weight.crow, weight.col, bias, weight.shape, stride, padding, dilation, relu)
+
+
+def is_relu(activation: str) -> bool:
+    """Whether `activation` is "relu"; refuses what is neither that nor "none"."""
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {_ACTIVATIONS}, got {activation!r}.")
+    return activation == "relu"
+
+
+def apply_linear(
+    x: Tensor, values: Tensor, crow: Tensor, col: Tensor, bias: Tensor | None, shape: Sequence[int], relu: bool
+) -> Tensor:
+    """`linear` on the plain tensors of a weight."""
+    if x.shape[-1:] != shape[1:2]:
+        raise ValueError(f"the last dimension of x must be the layer's {shape[1]} inputs, x is {tuple(x.shape)}.")
+    one = (1, 1)
+    flat = x.reshape(-1, 1, 1, shape[1])
+    y = block_product(flat, values, crow, col, bias, shape[0], one, one, (0, 0), one, relu)
+    return _as_autocast(y.reshape(*x.shape[:-1], shape[0]))
+
+
+def apply_conv(
+    x: Tensor,
+    values: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    bias: Tensor | None,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    relu: bool,
+) -> Tensor:
+    """`conv` on the plain tensors of a weight."""
+    spatial = len(shape) - 2
+    if spatial not in (1, 2):
+        raise ValueError(f"conv takes the weight of a Conv1d or Conv2d layer, got the shape {tuple(shape)}.")
+    if x.ndim != spatial + 2 or x.shape[1] != shape[1]:
+        expected = "(N, {}, length)" if spatial == 1 else "(N, {}, height, width)"
+        raise ValueError(f"x must be {expected.format(shape[1])}, got {tuple(x.shape)}.")
+    if spatial == 1:
+        x = x.unsqueeze(2)
+    kernel, stride, dilation = (_pair(s, 1) for s in (shape[2:], stride, dilation))
+    padding = _pair(padding, 0)
+    _spatial_out(x.shape[2:], kernel, stride, padding, dilation)
+    inside = x.permute(0, 2, 3, 1)
+    y = block_product(inside, values, crow, col, bias, shape[0], kernel, stride, padding, dilation, relu)
+    y = _as_autocast(y.permute(0, 3, 1, 2))
+    return y.squeeze(2) if spatial == 1 else y
+
+
+@torch.library.custom_op("sparseopt::block_product", mutates_args=())
+def block_product(
+    x: Tensor,
+    values: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    bias: Tensor | None,
+    out: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    relu: bool,
+) -> Tensor:
+    """x, (N, H, W, C), to y, (N, H', W', out)."""
+    return reference.product(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu)
+
+
+@torch.library.custom_op("sparseopt::block_product_grad", mutates_args=())
+def block_product_grad(
+    x: Tensor,
+    grad: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    block: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """The gradient with respect to the blocks, (blocks, b_in, b_out), in float32 or float64."""
+    return reference.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
+
+
+@block_product.register_fake
+def _(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu):
+    return x.new_empty(x.shape[0], *_spatial_out(x.shape[1:3], kernel, stride, padding, dilation), out)
+
+
+@block_product_grad.register_fake
+def _(x, grad, crow, col, block, kernel, stride, padding, dilation):
+    return x.new_empty(col.shape[0], block[1], block[0])
+
+
+def _save_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, values, crow, col, bias, _out, *geometry, relu = inputs
+    ctx.save_for_backward(x, values, crow, col, output if relu else None)
+    ctx.geometry, ctx.has_bias = geometry, bias is not None
+
+
+def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, values, crow, col, y = ctx.saved_tensors
+    if y is not None:
+        grad = grad * (y > 0)
+    needs_x, needs_values, _, _, needs_bias, *_ = ctx.needs_input_grad
+    grad_x = _grad_input(grad, values, crow, col, x.shape, *ctx.geometry) if needs_x else None
+    grad_values = None
+    if needs_values:
+        block = (values.shape[2], values.shape[1])
+        grad_values = block_product_grad(x, grad, crow, col, block, *ctx.geometry).to(values.dtype)
+    grad_bias = grad.sum((0, 1, 2)) if needs_bias else None
+    return grad_x, grad_values, None, None, grad_bias, None, None, None, None, None, None
+
+
+def _save_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, grad, crow, col, _block, *geometry = inputs
+    ctx.save_for_backward(x, grad, crow, col)
+    ctx.geometry = geometry
+
+
+def _grad_backward(ctx: Any, second: Tensor) -> tuple[Any, ...]:
+    x, grad, crow, col = ctx.saved_tensors
+    needs_x, needs_grad, *_ = ctx.needs_input_grad
+    second = second.contiguous()
+    grad_x = _grad_input(grad, second, crow, col, x.shape, *ctx.geometry) if needs_x else None
+    grad_grad = (
+        block_product(x, second, crow, col, None, grad.shape[3], *ctx.geometry, False).to(grad.dtype)
+        if needs_grad
+        else None
+    )
+    return grad_x, grad_grad, None, None, None, None, None, None, None
+
+
+block_product.register_autograd(_product_backward, setup_context=_save_product)
+block_product_grad.register_autograd(_grad_backward, setup_context=_save_grad)
+
+
+def _grad_input(
+    grad: Tensor,
+    values: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """grad X: the product of grad Y, its pixels `stride` apart, with the transposed and mirrored blocks."""
+    values, crow, col = _transposed(values, crow, col, size[3], kernel)
+    one = (1, 1)
+    if tuple(kernel) == one:  # the product first: it has fewer pixels than the input
+        grad = block_product(grad, values, crow, col, None, size[3], one, one, (0, 0), one, False)
+        return _placed(grad, stride, (-padding[0], -padding[1]), size[1:3])
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    starts = [r - p for r, p in zip(reach, padding, strict=True)]
+    grad = _placed(grad, stride, starts, [n + r for n, r in zip(size[1:3], reach, strict=True)])
+    return block_product(grad, values, crow, col, None, size[3], kernel, one, (0, 0), dilation, False)
+
+
+def _transposed(
+    values: Tensor, crow: Tensor, col: Tensor, channels: int, kernel: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows, runs, positions = crow.shape[0] - 1, -(-channels // values.shape[1]), kernel[0] * kernel[1]
+    counts = (crow[1:] - crow[:-1]).long()
+    row = torch.repeat_interleave(torch.arange(rows, device=crow.device), counts, output_size=col.shape[0])
+    position, run = col.long() // runs, col.long() % runs
+    turned = (positions - 1 - position) * rows + row
+    order = torch.argsort(run * (positions * rows) + turned)
+    count = crow.new_zeros(runs + 1).index_add(0, run + 1, torch.ones_like(col))
+    return (
+        values[order].transpose(1, 2).contiguous(),
+        count.cumsum(0, dtype=torch.int32),
+        turned[order].to(torch.int32),
+    )
+
+
+def _placed(image: Tensor, stride: Sequence[int], starts: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Zeros of `size` with the pixels of `image` at start, start + stride, ...; those outside are left out."""
+    if tuple(size) == tuple(image.shape[1:3]) and tuple(starts) == (0, 0):
+        return image
+    for axis in (0, 1):
+        step, start, n = stride[axis], starts[axis], image.shape[1 + axis]
+        first = max(0, -(start // step)) if start < 0 else 0
+        last = min(n, -(-(size[axis] - start) // step))
+        image = image.narrow(1 + axis, first, max(last - first, 0))
+        lone = image.unsqueeze(2 + axis)
+        spread = [0, 0] * (image.ndim - 2 - axis) + [0, step - 1]
+        image = functional.pad(lone, spread).flatten(1 + axis, 2 + axis)
+        begin = start + first * step
+        after = size[axis] - begin - image.shape[1 + axis]
+        image = functional.pad(image, [0, 0] * (image.ndim - 2 - axis) + [begin, after])
+    return image
+
+
+def _spatial_out(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    out = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    ]
+    torch._check(
+        out[0] > 0 and out[1] > 0,
+        lambda: f"an image of {tuple(size)} is smaller than the kernel {tuple(kernel)} with its padding and dilation.",
+    )
+    return out
+
+
+def _pair(numbers: Sequence[int], fill: int) -> tuple[int, int]:
+    return (fill, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+
+
+def _as_autocast(y: Tensor) -> Tensor:
+    """Under autocast, results have its dtype, as those of dense layers; the product itself stays in float32."""
+    device = y.device.type
+    return y.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else y
