@@ -16,14 +16,15 @@ import hashlib
 import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.caching import IndexDataCacheFile
+from numba.core.ccallback import CFunc
 
-__all__ = ["depends_on", "kernel", "vectorized_kernel"]
+__all__ = ["c_function", "depends_on", "kernel", "vectorized_kernel"]
 
 _PACKAGE = Path(__file__).parent
 _COMPILED = (b"numba", b"sparseopt.jit", b"sparseopt.structs", b"sparseopt.scalar", b"regularizers._define")
@@ -49,6 +50,19 @@ def vectorized_kernel(function: Callable[..., Any]) -> Any:
     return _register(
         numba.njit(cache=True, error_model="numpy", nogil=True, fastmath=flags, forceinline=True)(function)
     )
+
+
+def c_function(function: Callable[..., Any], signature: Any, sources: Iterable[Path]) -> CFunc:
+    """Compile `function` to a C function, cached on disk and fresh whenever one of `sources` has changed.
+
+    The files of `sources` hold everything that the function inlines. It may be a closure over whole numbers: each
+    combination of them is compiled, and kept, by itself.
+    """
+    compiled = CFunc(function, (signature.args, signature.return_type), {}, {"error_model": "numpy"})
+    compiled.enable_caching()
+    _keep(compiled._cache, hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())
+    compiled.compile()
+    return compiled
 
 
 def depends_on(cls: type) -> None:
@@ -118,5 +132,9 @@ def _stamp(compiled: Any) -> None:
     if cache is None:  # NUMBA_DISABLE_JIT=1 leaves a plain Python function
         return
     stamp, variant = _digest()
-    base = cache._impl.filename_base + (f"-{variant}" if variant else "")
+    _keep(cache, stamp, f"-{variant}" if variant else "")
+
+
+def _keep(cache: Any, stamp: str, suffix: str = "") -> None:
+    base = cache._impl.filename_base + suffix
     cache._cache_file = _CacheFile(cache_path=cache._cache_path, filename_base=base, source_stamp=stamp)

@@ -110,7 +110,7 @@ class BlockSparse:
             kept |= stored.pool((weight != 0).to(torch.float32)) != 0  # squares of tiny numbers are zero
         else:
             if tuple(mask.shape) != grid.counts:
-                raise ValueError(f"the mask is {tuple(mask.shape)}, the grid has {grid.counts} blocks: give one for each.")
+                raise ValueError(f"the mask is {tuple(mask.shape)}, it must be {grid.counts}, one entry per block.")
             kept = stored.pool(grid.expand(mask.to(weight.device, torch.float32))) != 0
         blocks = _blocks(weight, stored)
         rows, cols = kept.nonzero(as_tuple=True)
@@ -131,7 +131,8 @@ class BlockSparse:
     def rows(self) -> Tensor:
         """The row of blocks of each block, int64."""
         counts = (self.crow[1:] - self.crow[:-1]).long()
-        return torch.repeat_interleave(torch.arange(len(counts), device=self.crow.device), counts, output_size=len(self.col))
+        numbers = torch.arange(len(counts), device=self.crow.device)
+        return torch.repeat_interleave(numbers, counts, output_size=len(self.col))
 
     def to(self, *args: Any, **kwargs: Any) -> BlockSparse:
         """`values` moved or cast as by `Tensor.to`; `crow` and `col` follow to the same device."""
@@ -141,9 +142,8 @@ class BlockSparse:
     def to_bsr(self) -> Tensor:
         """The matrix M as `torch.sparse_bsr_tensor`, its sides rounded up to whole blocks."""
         (height, width), counts = self.block, self.grid.counts
-        return torch.sparse_bsr_tensor(
-            self.crow, self.col, self.values.transpose(1, 2).contiguous(), (counts[0] * height, counts[1] * width)
-        )
+        values, size = self.values.transpose(1, 2).contiguous(), (counts[0] * height, counts[1] * width)
+        return torch.sparse_bsr_tensor(self.crow, self.col, values, size, check_invariants=True)
 
     @classmethod
     def from_bsr(cls, matrix: Tensor, shape: tuple[int, ...] | None = None) -> BlockSparse:
@@ -156,15 +156,16 @@ class BlockSparse:
     def to_scipy(self) -> scipy.sparse.bsr_array:
         """The matrix M as `scipy.sparse.bsr_array`, its sides rounded up to whole blocks."""
         (height, width), counts = self.block, self.grid.counts
-        data = self.values.detach().cpu().transpose(1, 2).contiguous().numpy()
+        data = self.values.detach().cpu().transpose(1, 2).numpy()
         parts = (data, self.col.cpu().numpy(), self.crow.cpu().numpy())
-        return scipy.sparse.bsr_array(parts, shape=(counts[0] * height, counts[1] * width))
+        # a copy: SciPy sorts, adds up and drops blocks in place
+        return scipy.sparse.bsr_array(parts, shape=(counts[0] * height, counts[1] * width), copy=True)
 
     @classmethod
     def from_scipy(cls, matrix: Any, shape: tuple[int, ...] | None = None) -> BlockSparse:
         """From a SciPy BSR matrix or array M, cut to `shape` if that is smaller than the whole blocks."""
         if getattr(matrix, "format", None) != "bsr":
-            raise TypeError(f"from_scipy takes a SciPy BSR array, got {type(matrix).__name__}: call `.tobsr(...)` first.")
+            raise TypeError(f"from_scipy takes a SciPy BSR array, got {type(matrix).__name__}: call `.tobsr(...)`.")
         matrix = matrix.copy()
         matrix.sum_duplicates()
         values = torch.from_numpy(matrix.data).transpose(1, 2).contiguous()
@@ -209,12 +210,21 @@ def validate(values: Tensor, crow: Tensor, col: Tensor, shape: tuple[int, ...]) 
         raise ValueError(f"col has {len(col)} entries for {len(values)} blocks: each block needs one.")
     if values.device.type == "meta" or _is_fake(values):
         return
+    check_structure(crow, col, len(col), counts[1])
+
+
+def check_structure(crow: Tensor, col: Tensor, n_blocks: int, columns: int) -> None:
+    """Refuse rows that do not share out `n_blocks` blocks, and columns that are out of order or not below `columns`."""
+    if crow.dtype != torch.int32 or col.dtype != torch.int32:
+        raise TypeError(f"crow and col must be int32, got {crow.dtype} and {col.dtype}.")
+    if crow.ndim != 1 or len(crow) < 1 or tuple(col.shape) != (n_blocks,):
+        raise ValueError(f"crow {tuple(crow.shape)} and col {tuple(col.shape)} do not describe {n_blocks} blocks.")
     first, last = int(crow[0]), int(crow[-1])
-    if first != 0 or last != len(col) or bool((crow[1:] < crow[:-1]).any()):
-        raise ValueError(f"crow must increase from 0 to the {len(col)} blocks, it goes from {first} to {last}.")
-    if len(col) and (int(col.min()) < 0 or int(col.max()) >= counts[1]):
-        raise ValueError(f"columns of blocks run from 0 to {counts[1] - 1}, got {int(col.min())} to {int(col.max())}.")
-    inside = torch.ones(len(col), dtype=torch.bool, device=col.device)
+    if first != 0 or last != n_blocks or bool((crow[1:] < crow[:-1]).any()):
+        raise ValueError(f"crow must increase from 0 to the {n_blocks} blocks, it goes from {first} to {last}.")
+    if n_blocks and (int(col.min()) < 0 or int(col.max()) >= columns):
+        raise ValueError(f"columns of blocks run from 0 to {columns - 1}, got {int(col.min())} to {int(col.max())}.")
+    inside = torch.ones(n_blocks, dtype=torch.bool, device=col.device)
     inside[crow[:-1].long()[crow[:-1] < crow[1:]]] = False  # the first block of a row has none before it
     if bool((inside[1:] & (col[1:] <= col[:-1])).any()):
         raise ValueError("the columns of a row of blocks must increase, and one is repeated or out of order.")

@@ -38,7 +38,7 @@ class BlockSparseLayer(nn.Module):
         self.values = nn.Parameter(weight.values.detach())
         self.register_buffer("crow", weight.crow)
         self.register_buffer("col", weight.col)
-        self.bias = None if bias is None else nn.Parameter(bias.detach())
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach()))
 
     @property
     def weight(self) -> BlockSparse:
@@ -120,8 +120,10 @@ class BlockSparseLinear(BlockSparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """activation(x W^T + bias), x of shape (..., in)."""
+        parameters, buffers = self._parameters, self._buffers  # `self.values` would cost a call each
+        values = parameters["values"] if "values" in parameters else self.values
         relu = self.activation == "relu"
-        return apply_linear(x, self.values, self.crow, self.col, self.bias, self.shape, relu)
+        return apply_linear(x, values, buffers["crow"], buffers["col"], parameters["bias"], self.shape, relu)
 
 
 class _BlockSparseConv(BlockSparseLayer):

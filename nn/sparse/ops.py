@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparseopt.nn.sparse import reference
+from sparseopt.nn.sparse import kernels, reference
 from sparseopt.nn.sparse.format import BlockSparse
 
 __all__ = ["conv", "linear"]
@@ -97,8 +97,10 @@ def apply_linear(
     x: Tensor, values: Tensor, crow: Tensor, col: Tensor, bias: Tensor | None, shape: Sequence[int], relu: bool
 ) -> Tensor:
     """`linear` on the plain tensors of a weight."""
-    if x.shape[-1:] != shape[1:2]:
+    if x.ndim < 1 or x.shape[-1] != shape[1]:
         raise ValueError(f"the last dimension of x must be the layer's {shape[1]} inputs, x is {tuple(x.shape)}.")
+    if _is_plain(x, values, bias) and x.is_contiguous():
+        return kernels.product_rows(x, values, crow, col, bias, shape[0], relu)
     one = (1, 1)
     flat = x.reshape(-1, 1, 1, shape[1])
     y = block_product(flat, values, crow, col, bias, shape[0], one, one, (0, 0), one, relu)
@@ -130,7 +132,8 @@ def apply_conv(
     padding = _pair(padding, 0)
     _spatial_out(x.shape[2:], kernel, stride, padding, dilation)
     inside = x.permute(0, 2, 3, 1)
-    y = block_product(inside, values, crow, col, bias, shape[0], kernel, stride, padding, dilation, relu)
+    multiply = kernels.product if _is_plain(x, values, bias) else block_product
+    y = multiply(inside, values, crow, col, bias, shape[0], kernel, stride, padding, dilation, relu)
     y = _as_autocast(y.permute(0, 3, 1, 2))
     return y.squeeze(2) if spatial == 1 else y
 
@@ -150,6 +153,8 @@ def block_product(
     relu: bool,
 ) -> Tensor:
     """x, (N, H, W, C), to y, (N, H', W', out)."""
+    if kernels.can_multiply(x, values):
+        return kernels.product(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu)
     return reference.product(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu)
 
 
@@ -166,6 +171,8 @@ def block_product_grad(
     dilation: Sequence[int],
 ) -> Tensor:
     """The gradient with respect to the blocks, (blocks, b_in, b_out), in float32 or float64."""
+    if kernels.can_multiply(x, grad):
+        return kernels.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
     return reference.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
 
 
@@ -300,6 +307,24 @@ def _spatial_out(
 
 def _pair(numbers: Sequence[int], fill: int) -> tuple[int, int]:
     return (fill, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
+
+
+def _is_plain(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
+    """Whether the kernel can be called at once: nothing differentiates, records or transforms the call.
+
+    The way through torch's dispatcher takes a hundred microseconds in Python, ten times as long as a small product.
+    """
+    if torch.compiler.is_compiling() or type(x) is not Tensor or not kernels.can_multiply(x, values):
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or values.requires_grad or (bias is not None and bias.requires_grad)):
+        return False
+    return not (
+        _dispatch_modes() or _function_modes() or _is_tracing() or _transforms() or torch.is_autocast_enabled("cpu")
+    )
+
+
+_dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_is_tracing, _transforms = torch._C._get_tracing_state, torch._C._functorch.peek_interpreter_stack
 
 
 def _as_autocast(y: Tensor) -> Tensor:
