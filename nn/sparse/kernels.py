@@ -217,7 +217,7 @@ class _Packed:
         if n * (self.values.numel() + self.tile.pitch * parts) < _ALONE:
             threads = 1
         tiles = -(-n // rows)
-        groups = min(tiles, 4 * threads) if threads > 1 else 1
+        groups = min(tiles, 16 * threads) if threads > 1 else 1
         chunks = -(-self.values.numel() * self.values.element_size() // _CHUNK)
         if threads > 1:
             chunks = max(chunks, -(-4 * threads // groups))

@@ -149,8 +149,7 @@ def _product(
         if half:
             stored = [_widened(b, each) for each in stored]
         for n in range(rows):
-            inputs = _load(b, b.gep(xs[n], [_long(u * group)]), group)
-            repeated = _shuffled(b, inputs, None, [lane % group for lane in range(lanes)])
+            repeated = _repeated(b, b.gep(xs[n], [_long(u * group)]), group, lanes)
             for v in range(registers):
                 s = ((u % splits) * rows + n) * registers + v
                 sums[s] = b.call(fma, [repeated, stored[v], sums[s]])
@@ -230,7 +229,7 @@ def _gradient(b: Any, arguments: Any, inputs: int, height: int, lanes: int, pitc
         columns = [padded(place, count) for place, count in zip(here, counts, strict=True)]
         new = []
         for i in range(inputs):
-            repeated = _shuffled(b, _load(b, b.gep(x, [_long(i)]), 1), None, [0] * lanes)
+            repeated = _repeated(b, b.gep(x, [_long(i)]), 1, lanes)
             new += [b.call(fma, [repeated, column, sums[len(new) + v]]) for v, column in enumerate(columns)]
         return new
 
@@ -283,6 +282,15 @@ def _load(b: Any, place: Any, count: int) -> Any:
     """`count` numbers from `place` on, as a vector."""
     vector = ir.VectorType(place.type.pointee, count)
     return b.load(b.bitcast(place, vector.as_pointer()), align=2 if vector.element is _SHORT else 4)
+
+
+def _repeated(b: Any, place: Any, count: int, lanes: int) -> Any:
+    """`count` numbers from `place` on, again and again until all lanes are filled."""
+    if count > 1:
+        return _shuffled(b, _load(b, place, count), None, [lane % count for lane in range(lanes)])
+    vector = ir.VectorType(place.type.pointee, lanes)  # a load of one number as a vector of one is not merged with the rest
+    first = b.insert_element(ir.Constant(vector, ir.Undefined), b.load(place), ir.Constant(_INT, 0))
+    return _shuffled(b, first, None, [0] * lanes)
 
 
 def _widened(b: Any, half: Any) -> Any:
