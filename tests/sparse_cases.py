@@ -47,6 +47,14 @@ def block_sparse(
     return operator(x, weight, bias, activation=activation, **geometry)
 
 
+def recorded(x: Tensor, weight: BlockSparse, *rest: Any, **geometry: Any) -> Tensor:
+    """The operator under test, recorded by autograd."""
+    with torch.inference_mode(False), torch.enable_grad():
+        values = weight.values.detach()
+        values = (values.clone() if values.is_inference() else values).requires_grad_()
+        return block_sparse(x.clone() if x.is_inference() else x, replace(weight, values=values), *rest, **geometry)
+
+
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none", **geometry: Any) -> Tensor:
     """The same product in torch's own layers, in float64."""
     operator: Any = {2: functional.linear, 3: functional.conv1d, 4: functional.conv2d}[weight.ndim]
@@ -185,6 +193,26 @@ def last_output_lost(x: Tensor, weight: BlockSparse, *rest: Any, **geometry: Any
     y = block_sparse(x, weight, *rest, **geometry).clone()
     channels = -1 if len(weight.shape) == 2 else 1
     y.narrow(channels, y.shape[channels] - 1, 1).zero_()
+    return y
+
+
+def zeros_multiplied(
+    x: Tensor, weight: BlockSparse, bias: Tensor | None = None, activation: str = "none", **geometry: Any
+) -> Tensor:
+    """Wrong: the dropped blocks take part."""
+    return dense(x, scattered(weight), bias, activation, **geometry).to(x.dtype)
+
+
+def rows_mixed(x: Tensor, weight: BlockSparse, *rest: Any, **geometry: Any) -> Tensor:
+    """Wrong: what belongs to another row is multiplied by zero instead of left out."""
+    y = block_sparse(x, weight, *rest, **geometry)
+    return y + 0 * y.roll(1, 0)
+
+
+def input_overwritten(x: Tensor, weight: BlockSparse, *rest: Any, **geometry: Any) -> Tensor:
+    """Wrong: x serves as working memory."""
+    y = block_sparse(x, weight, *rest, **geometry)
+    x.detach()[-1].zero_()
     return y
 
 

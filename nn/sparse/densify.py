@@ -15,6 +15,7 @@ from copy import deepcopy
 from torch import nn
 
 from sparseopt.nn.sparse.layers import BlockSparseConv1d, BlockSparseConv2d, BlockSparseLinear
+from sparseopt.nn.sparse.wiring import replace_module
 
 __all__ = ["densified", "replaced"]
 
@@ -61,19 +62,16 @@ def replaced(model: nn.Module, change: Callable[[str, nn.Module], nn.Module | No
     >>> replaced(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), swap)[1]
     GELU(approximate='none')
     """
-    root = nn.ModuleDict({"model": deepcopy(model)})
-    new = {}
-    for name, module in list(root["model"].named_modules()):
-        inside = any(name.startswith(f"{outer}.") for outer in new)
+    model = deepcopy(model)
+    others: dict[str, tuple[nn.Module, nn.Module]] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in others)
         other = None if inside else change(name, module)
         if other is not None:
-            new[name] = (module, other)
-    others = dict(new.values())
-    for module in list(root.modules()):
-        for attribute, child in module.named_children():
-            if child in others:
-                setattr(module, attribute, others[child])
-    return root["model"]
+            others[name] = module, other
+    for old, new in others.values():
+        model = replace_module(model, old, new)
+    return model
 
 
 def _dense(layer: nn.Module) -> nn.Module | None:

@@ -138,8 +138,7 @@ def apply_conv(
     return y.squeeze(2) if spatial == 1 else y
 
 
-@torch.library.custom_op("sparseopt::block_product", mutates_args=())
-def block_product(
+def _multiply(
     x: Tensor,
     values: Tensor,
     crow: Tensor,
@@ -152,14 +151,15 @@ def block_product(
     dilation: Sequence[int],
     relu: bool,
 ) -> Tensor:
-    """x, (N, H, W, C), to y, (N, H', W', out)."""
-    if kernels.can_multiply(x, values):
-        return kernels.product(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu)
-    return reference.product(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu)
+    """x, (N, H, W, C), to y, (N, H', W', out), by the fastest means there is for these tensors."""
+    _require(kernel, stride, padding, dilation)
+    if bias is not None and tuple(bias.shape) != (out,):
+        raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
+    module = kernels if kernels.can_multiply(x, values) else reference
+    return module.product(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu)
 
 
-@torch.library.custom_op("sparseopt::block_product_grad", mutates_args=())
-def block_product_grad(
+def _multiply_grad(
     x: Tensor,
     grad: Tensor,
     crow: Tensor,
@@ -171,19 +171,39 @@ def block_product_grad(
     dilation: Sequence[int],
 ) -> Tensor:
     """The gradient with respect to the blocks, (blocks, b_in, b_out), in float32 or float64."""
-    if kernels.can_multiply(x, grad):
-        return kernels.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
-    return reference.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
+    _require(kernel, stride, padding, dilation)
+    expected = [x.shape[0], *_spatial_out(x.shape[1:3], kernel, stride, padding, dilation)]
+    if list(grad.shape[:3]) != expected:
+        raise ValueError(f"the output of these inputs is {expected} pixels, its gradient has {list(grad.shape[:3])}.")
+    module = kernels if kernels.can_multiply(x, grad) else reference
+    return module.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
 
 
-@block_product.register_fake
-def _(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu):
+def _multiply_fake(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu):
     return x.new_empty(x.shape[0], *_spatial_out(x.shape[1:3], kernel, stride, padding, dilation), out)
 
 
-@block_product_grad.register_fake
-def _(x, grad, crow, col, block, kernel, stride, padding, dilation):
-    return x.new_empty(col.shape[0], block[1], block[0])
+def _multiply_grad_fake(x, grad, crow, col, block, kernel, stride, padding, dilation):
+    wide = torch.promote_types(torch.promote_types(x.dtype, grad.dtype), torch.float32)
+    return x.new_empty(col.shape[0], block[1], block[0], dtype=wide)
+
+
+# `torch.library.custom_op` would import torch's compiler, a second of work, at the first call.
+_GEOMETRY = "SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation"
+torch.library.define(
+    "sparseopt::block_product",
+    f"(Tensor x, Tensor values, Tensor crow, Tensor col, Tensor? bias, SymInt out, {_GEOMETRY}, bool relu) -> Tensor",
+)
+torch.library.define(
+    "sparseopt::block_product_grad",
+    f"(Tensor x, Tensor grad, Tensor crow, Tensor col, SymInt[] block, {_GEOMETRY}) -> Tensor",
+)
+torch.library.impl("sparseopt::block_product", "default", _multiply)
+torch.library.impl("sparseopt::block_product_grad", "default", _multiply_grad)
+torch.library.register_fake("sparseopt::block_product", _multiply_fake)
+torch.library.register_fake("sparseopt::block_product_grad", _multiply_grad_fake)
+block_product = torch.ops.sparseopt.block_product.default
+block_product_grad = torch.ops.sparseopt.block_product_grad.default
 
 
 def _save_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -225,8 +245,21 @@ def _grad_backward(ctx: Any, second: Tensor) -> tuple[Any, ...]:
     return grad_x, grad_grad, None, None, None, None, None, None, None
 
 
-block_product.register_autograd(_product_backward, setup_context=_save_product)
-block_product_grad.register_autograd(_grad_backward, setup_context=_save_grad)
+torch.library.register_autograd("sparseopt::block_product", _product_backward, setup_context=_save_product)
+torch.library.register_autograd("sparseopt::block_product_grad", _grad_backward, setup_context=_save_grad)
+
+
+def _require(
+    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> None:
+    """Kernels trust these numbers with addresses."""
+    if not (len(kernel) == len(stride) == len(padding) == len(dilation) == 2):
+        raise ValueError("kernel, stride, padding and dilation must have two numbers each, for lines and pixels.")
+    if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"kernel={list(kernel)}, stride={list(stride)} and dilation={list(dilation)} must be positive, "
+            f"padding={list(padding)} not negative."
+        )
 
 
 def _grad_input(

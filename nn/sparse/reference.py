@@ -58,6 +58,7 @@ def product_grad(
     height, width = block
     rows = len(crow) - 1
     inputs = _patches(x, width, kernel, stride, padding, dilation).flatten(0, 2)[:, col.long()]
+    inputs = inputs.to(torch.promote_types(torch.promote_types(x.dtype, grad.dtype), torch.float32))
     grad = functional.pad(grad, (0, rows * height - grad.shape[-1])).flatten(0, 2).unflatten(1, (rows, height))
     return torch.einsum("lti,ltj->tij", inputs, grad[:, _rows(crow, col)].to(inputs.dtype))
 

@@ -22,13 +22,13 @@ from torch.utils import _pytree as pytree
 
 from sparseopt.nn.sparse.densify import replaced
 
-__all__ = ["Rival", "rivals"]
+__all__ = ["Contestant", "channels_last", "contestant", "rivals"]
 
 _OPS: Any = torch.ops
 
 
-class Rival(NamedTuple):
-    """A network and the example in the memory order that it runs fastest on."""
+class Contestant(NamedTuple):
+    """A network, and an example as a tuple or dict of arguments."""
 
     model: nn.Module
     example: Any
@@ -39,7 +39,19 @@ class Rival(NamedTuple):
         return self.model(**self.example) if isinstance(self.example, dict) else self.model(*self.example)
 
 
-def rivals(model: nn.Module, example: Any) -> dict[str, Rival]:
+def contestant(model: nn.Module, example: Any) -> Contestant:
+    """The network as it is, on a tensor, or tuple or dict of arguments."""
+    if isinstance(example, dict):
+        return Contestant(model, example)
+    return Contestant(model, tuple(example) if isinstance(example, (tuple, list)) else (example,))
+
+
+def channels_last(entry: Contestant) -> Contestant:
+    """The same with images and the weights of convolutions in channels-last memory; the network itself is moved."""
+    return Contestant(entry.model.to(memory_format=torch.channels_last), pytree.tree_map(_moved, entry.example))
+
+
+def rivals(model: nn.Module, example: Any) -> dict[str, Contestant]:
     """The dense network in all the ways that torch can run it here.
 
     Parameters
@@ -51,7 +63,7 @@ def rivals(model: nn.Module, example: Any) -> dict[str, Rival]:
 
     Returns
     -------
-    dict from str to Rival
+    dict from str to Contestant
 
     Examples
     --------
@@ -59,20 +71,16 @@ def rivals(model: nn.Module, example: Any) -> dict[str, Rival]:
     >>> "torch" in found, all(torch.allclose(each(), found["torch"]()) for each in found.values())
     (True, True)
     """
-    if not isinstance(example, dict):
-        example = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-    plain = Rival(model, example)
+    plain = contestant(model, example)
     convs = any(isinstance(module, nn.Conv2d) for module in model.modules())
     ways = _ways(model, convs)
     sizes = _input_sizes(plain) if len(ways) > 1 else {}
     found = {}
-    for order in ("channels first", "channels last") if convs else ("",):
-        for name, change in ways.items():
+    for name, change in ways.items():
+        for order in ("channels first", "channels last") if convs else ("",):
             other = replaced(model, lambda at, module, change=change: change(module, sizes.get(at)))
-            inputs = example
-            if order == "channels last":
-                other, inputs = other.to(memory_format=torch.channels_last), pytree.tree_map(_channels_last, example)
-            found[", ".join(part for part in (name, order) if part)] = Rival(other, inputs)
+            entry = Contestant(other, plain.example)
+            found[f"{name}, {order}" if order else name] = channels_last(entry) if order.endswith("last") else entry
     return found
 
 
@@ -145,12 +153,12 @@ class _PackedConv2d(nn.Module):
         )
 
 
-def _channels_last(each: Any) -> Any:
+def _moved(each: Any) -> Any:
     is_image = isinstance(each, Tensor) and each.ndim == 4
     return each.contiguous(memory_format=torch.channels_last) if is_image else each
 
 
-def _input_sizes(plain: Rival) -> dict[str, torch.Size]:
+def _input_sizes(plain: Contestant) -> dict[str, torch.Size]:
     """The size of the input of every linear layer and convolution, by name."""
     sizes: dict[str, torch.Size] = {}
     hooks = []

@@ -24,7 +24,7 @@ class ShrunkLayer(nn.Module):
 
     outputs: Tensor
     inputs: Tensor
-    _axis: int  # of the channels in inputs and outputs
+    _axis: int  # of the channels in inputs and outputs, counted from the last
 
     def __init__(
         self, weight: Tensor, outputs: Tensor, inputs: Tensor, size: tuple[int, int], bias: Tensor | None = None
@@ -60,18 +60,13 @@ class ShrunkLayer(nn.Module):
         y = self._product(x, None if self.bias is None else self.bias[self.outputs])
         sides = [*y.shape]
         sides[self._axis] = self.size[0]
-        rest = y.new_zeros(()) if self.bias is None else self.bias.to(y.dtype).view(-1, *[1] * self._behind)
+        rest = y.new_zeros(()) if self.bias is None else self.bias.to(y.dtype).view(-1, *[1] * (-1 - self._axis))
         return rest.expand(sides).index_copy(self._axis, self.outputs, y)
 
     def extra_repr(self) -> str:
         """Sizes, for `print`."""
         (all_out, all_in), (out, into) = self.size, self.weight.shape[:2]
         return f"{all_in}, {all_out}, inputs={into}, outputs={out}, bias={self.bias is not None}"
-
-    @property
-    def _behind(self) -> int:
-        """Dimensions after that of the channels."""
-        return -1 - self._axis if self._axis < 0 else self.weight.ndim - 1 - self._axis
 
     def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -126,7 +121,7 @@ class ShrunkConv2d(ShrunkLayer):
         As those of `nn.Conv2d`; the padding is zeros.
     """
 
-    _axis = 1
+    _axis = -3
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
+from math import gcd
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor
 __all__ = ["is_available", "product", "product_grad"]
 
 _HALVES = (torch.float16, torch.bfloat16)
+_MANY = 2**31 - 256  # so many pixels, up to the end of the last tile, are numbered in 32 bits
 
 
 def is_available(*tensors: Tensor) -> bool:
@@ -61,11 +63,12 @@ def product(
     from sparseopt.nn.sparse.triton_source import product_kernel
 
     dtype = torch.promote_types(x.dtype, values.dtype)
-    tile, options = _tile(width, height, pixels, dtype)
+    tile = _tile(width, height, pixels, dtype)
     x, numbers, constants = _described(x, sizes, width, height, kernel, stride, padding, dilation, dtype, tile)
     grid = _ceil(pixels, tile["PIXELS"]) * rows * _ceil(height, tile["OUTPUTS"])
     operands = (x, values.contiguous(), crow.contiguous(), col.contiguous(), bias, y)
     numbers = (pixels, out, rows, len(col), *numbers)
+    options = _options(tile["PIXELS"], tile["OUTPUTS"])
     _launch(product_kernel, (grid,), *operands, *numbers, RELU=relu, **constants, **tile, **options)
     return y
 
@@ -90,7 +93,7 @@ def product_grad(
     from sparseopt.nn.sparse.triton_source import grad_kernel
 
     dtype = torch.promote_types(x.dtype, grad.dtype)
-    tile, options = _tile(width, height, pixels, dtype)
+    tile = _tile(width, height, pixels, dtype)
     tile["PIXELS"] = min(tile["PIXELS"], 64 if dtype in _HALVES else 32)
     owner, starts = _slices(crow, blocks, width, tile["DEPTH"])
     programs = len(owner) * _ceil(height, tile["OUTPUTS"])
@@ -102,22 +105,28 @@ def product_grad(
     sums = torch.zeros(parts, blocks, width, height, device=x.device)  # zeros: entries that a broken crow leaves out
     operands = (x, grad.contiguous(), crow.contiguous(), col.contiguous(), owner, starts, sums)
     numbers = (pixels, share, out, rows, blocks, *numbers)
+    options = _options(tile["DEPTH"], tile["OUTPUTS"])
     _launch(grad_kernel, (programs, parts), *operands, *numbers, **constants, **tile, **options)
     return sums.sum(0) if parts > 1 else sums[0]
 
 
-def _tile(width: int, height: int, pixels: int, dtype: torch.dtype) -> tuple[dict[str, int], dict[str, int]]:
-    """The sides of a tile, all powers of two from 16 on, and how it is compiled."""
-    fast = dtype in _HALVES or _precision() == "tf32"  # on tensor cores
-    if height <= 64:
-        outputs = max(16, _power(height))
-    else:
+def _tile(width: int, height: int, pixels: int, dtype: torch.dtype) -> dict[str, int]:
+    """The sides of a tile, all powers of two from 16 on: twice as long where tensor cores multiply."""
+    fast = dtype in _HALVES or _precision() == "tf32"
+    outputs = max(16, _power(height))
+    if outputs > 64:
         outputs = min((128, 64) if fast else (64,), key=lambda n: _ceil(height, n) * n)
-    rows = min(max(16, _power(pixels)), 128 if fast else 64)
-    depth = 64 if dtype in _HALVES and width % 64 == 0 else 32
-    tile = {"PIXELS": rows, "OUTPUTS": outputs, "DEPTH": depth}
-    warps = min(max(rows * outputs // 1024, 1), 8 if rows * outputs > 8192 else 4)
-    return tile, {"num_warps": warps, "num_stages": 3}
+    return {
+        "PIXELS": min(max(16, _power(pixels)), 128 if fast else 64),
+        "OUTPUTS": outputs,
+        "DEPTH": 64 if dtype in _HALVES and width % 64 == 0 else 32,
+    }
+
+
+def _options(high: int, wide: int) -> dict[str, int]:
+    """How a tile of high x wide sums is compiled: few enough in a thread that none spill; products added in one step."""
+    warps = 8 if high * wide > 8192 else min(max(high * wide // 256, 1), 4)
+    return {"num_warps": warps, "num_stages": 3, "enable_fp_fusion": True}
 
 
 def _described(
@@ -141,6 +150,7 @@ def _described(
     if point and tuple(stride) == (1, 1) and x.is_contiguous():
         x, sizes = x.view(-1, 1, 1, channels), (1, 1)  # every pixel its own image: nothing to divide by
     runs = _ceil(channels, width)
+    strides = [step for step, n in zip(x.stride()[:3], x.shape[:3], strict=True) if n > 1]
     numbers = (kernel[0] * kernel[1] * runs, runs, channels, *x.shape[1:3], *sizes, *x.stride()[:3])
     constants = {
         "KERNEL_W": kernel[1],
@@ -152,11 +162,11 @@ def _described(
         "SPREAD_W": dilation[1],
         "WIDTH": width,
         "HEIGHT": height,
-        "RUN": min(width & -width, tile["DEPTH"]),  # so many inputs lie side by side, from a multiple of it on
+        "RUN": gcd(width, tile["DEPTH"], *strides),  # so many inputs lie side by side, from a multiple of it on
         "WHOLE": width % tile["DEPTH"] == 0,
         "POINT": point,
         "RAGGED": channels % width != 0,
-        "INDEX": tl.int32 if x.shape[0] * sizes[0] * sizes[1] < 2**31 - 256 else tl.int64,
+        "INDEX": tl.int32 if x.shape[0] * sizes[0] * sizes[1] < _MANY else tl.int64,
         "COMPUTE": {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(dtype, tl.float32),
         "PRECISION": _precision(),
     }

@@ -1,4 +1,4 @@
-"""The GPU product as Triton functions; importing this file imports Triton, so `triton_kernels` does it at the first call.
+"""The GPU product as Triton functions. Importing this file imports Triton: `triton_kernels` does, at its first call.
 
 Rows of blocks are stored one after another, and so are the inputs of a block: row r of blocks is one dense matrix with
 (crow[r + 1] - crow[r]) b_in rows and b_out columns, wherever its blocks lie. A tile of the product walks down that
@@ -12,9 +12,8 @@ per pixel; else it spans several narrow blocks and every lane looks up its own. 
     grad row[k, j] = sum over m:  image[m, tap(k)] grad[m, j],      in equal parts that are added up in a fixed order.
 
 No entry of crow or col is trusted: rows end inside `values`, and columns that do not exist read as zero.
+Arguments in capitals are constants of a compilation.
 """
-
-# ruff: noqa: N803  # constants of a compilation are written in capitals
 
 from __future__ import annotations
 
@@ -25,12 +24,13 @@ __all__ = ["grad_kernel", "product_kernel"]
 
 
 @triton.jit
-def _pixels(m, out_height, out_width, x_image, x_row, x_pixel, DOWN, RIGHT, TOP, LEFT):
+def _pixels(m, out_height, out_width, x_image, x_row, x_pixel, DOWN, RIGHT, TOP, LEFT, RUN):
     """Of output pixels m: where their window begins in memory, and its upper left corner in the image."""
     line = m // out_width
     top = ((line % out_height) * DOWN - TOP).to(tl.int32)
     left = ((m % out_width) * RIGHT - LEFT).to(tl.int32)
     begin = (line // out_height).to(tl.int64) * x_image + top.to(tl.int64) * x_row + left.to(tl.int64) * x_pixel
+    begin = tl.multiple_of(begin, RUN)
     return begin[:, None], top[:, None], left[:, None]
 
 
@@ -43,8 +43,8 @@ def _taps(
 ):  # fmt: skip
     """Of inputs step, step + 1, ... of a row of blocks: where they lie from the window's corner on.
 
-    First comes how many pixels have them: all, or 0 of an input that does not exist. Then their place in memory, and how
-    far their kernel position lies below and right of the corner.
+    First comes how many pixels have them: all, or 0 of an input that does not exist. Then their place in memory, and
+    how far their kernel position lies below and right of the corner.
     """
     k = step + tl.arange(0, DEPTH)
     if WHOLE:
@@ -65,7 +65,7 @@ def _taps(
     right = (position % KERNEL_W) * SPREAD_W
     place = below.to(tl.int64) * x_row + right.to(tl.int64) * x_pixel
     if not WHOLE:
-        place = tl.max_constancy(place, [1, RUN])
+        place = tl.max_constancy(tl.multiple_of(place, [1, RUN]), [1, RUN])
     return having, place + channel, below, right
 
 
@@ -100,9 +100,7 @@ def product_kernel(
     row = (tile % across) // PARTS
     j = (tile % PARTS) * OUTPUTS + tl.arange(0, OUTPUTS)
     m = (tile // across).to(INDEX) * PIXELS + tl.arange(0, PIXELS)
-    begin, top, left = _pixels(
-        m, out_height, out_width, x_image, x_row, x_pixel, DOWN, RIGHT, TOP, LEFT
-    )
+    begin, top, left = _pixels(m, out_height, out_width, x_image, x_row, x_pixel, DOWN, RIGHT, TOP, LEFT, RUN)
     first = tl.maximum(tl.load(crow + row), 0)
     end = tl.minimum(tl.load(crow + row + 1), blocks)
     total = (end - first) * WIDTH
@@ -162,9 +160,7 @@ def grad_kernel(
         result = tl.zeros((DEPTH, OUTPUTS), dtype=tl.float32)
         for at in range(low, tl.minimum(low + share, pixels), PIXELS):
             m = at + tl.arange(0, PIXELS)
-            begin, top, left = _pixels(
-                m, out_height, out_width, x_image, x_row, x_pixel, DOWN, RIGHT, TOP, LEFT
-            )
+            begin, top, left = _pixels(m, out_height, out_width, x_image, x_row, x_pixel, DOWN, RIGHT, TOP, LEFT, RUN)
             a = _inputs(x, having, place, below, right, m, begin, top, left, height, width, POINT)
             place_b = grad + m.to(tl.int64)[:, None] * outputs + output[None, :]
             b = tl.load(place_b, mask=(m < pixels)[:, None] & kept[None, :], other=0.0)
