@@ -26,10 +26,19 @@ import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sparseopt.nn.sparse import team
 from sparseopt.nn.sparse.format import check_structure
-from sparseopt.nn.sparse.machine import GradientJob, Job, Tile, compiled_gradient, compiled_product, gradient_for, tile_for
+from sparseopt.nn.sparse.machine import (
+    GradientJob,
+    Job,
+    Tile,
+    compiled_gradient,
+    compiled_product,
+    gradient_for,
+    tile_for,
+)
 
 __all__ = ["can_multiply", "product", "product_grad", "product_rows"]
 
@@ -108,7 +117,7 @@ def product_grad(
     stored = _staged(x, width, padding)
     grad = grad.detach().to(torch.float32)
     if out < rows * height:
-        grad = torch.nn.functional.pad(grad, (0, rows * height - out))
+        grad = functional.pad(grad, (0, rows * height - out))
     grad = grad.contiguous()
     result = torch.zeros((len(col), width, height), dtype=torch.float32)
     if len(col) == 0 or grad.numel() == 0:
@@ -273,29 +282,30 @@ def _pack(values: Tensor, crow: Tensor, col: Tensor, out: int) -> _Packed:
     n_blocks, width, height = values.shape
     rows = len(crow) - 1
     if rows != -(-out // height):
-        raise ValueError(f"crow has {len(crow)} entries, {out} outputs in blocks of {height} need {-(-out // height) + 1}.")
+        raise ValueError(
+            f"crow has {len(crow)} entries, {out} outputs in blocks of {height} need {-(-out // height) + 1}."
+        )
     check_structure(crow, col, n_blocks, 2**31 - 1)
     tile = tile_for(height, width, values.dtype == torch.bfloat16)
+    # A row of tall blocks becomes `parts` rows; those that lie below the last output are left out.
     parts = -(-height // tile.height)
-    counts = np.diff(crow.numpy().astype(np.int64))
-    first = (np.arange(rows)[:, None] * height + np.arange(parts) * tile.height).ravel()
-    heights = np.minimum(np.tile(np.minimum(tile.height, height - np.arange(parts) * tile.height), rows), out - first)
-    inside = heights > 0
-    # the blocks of a row, once for each of its parts
-    order = np.concatenate([np.tile(np.arange(a, a + n), parts) for a, n in zip(crow.numpy()[:-1], counts, strict=True)])
-    part = np.repeat(np.tile(np.arange(parts), rows), np.repeat(counts, parts))
-    kept = np.repeat(inside, np.repeat(counts, parts))
-    order, part = order[kept].astype(np.int64), part[kept]
-    stored = torch.nn.functional.pad(values, (0, parts * tile.height - height)).unflatten(2, (parts, tile.height))
-    stored = stored[torch.from_numpy(order), :, torch.from_numpy(part)] if parts > 1 else stored[:, :, 0]
-    stored = torch.nn.functional.pad(stored, (0, tile.pitch - tile.height))
-    stored = stored.unflatten(1, (width // tile.group, tile.group)).transpose(2, 3).contiguous()
-    crows = np.concatenate([[0], np.cumsum(np.repeat(counts, parts)[inside])]).astype(np.int64)
+    begin = crow.numpy().astype(np.int64)
+    row, part = (each.ravel() for each in np.divmod(np.arange(rows * parts), parts))
+    first = row * height + part * tile.height
+    heights = np.minimum(np.minimum(tile.height, height - part * tile.height), out - first)
+    row, part, first, heights = (each[heights > 0] for each in (row, part, first, heights))
+    counts = np.diff(begin)[row]
+    crows = np.concatenate([[0], np.cumsum(counts)])
+    order = np.arange(crows[-1]) - np.repeat(crows[:-1] - begin[row], counts)
+    if parts > 1:
+        values = functional.pad(values, (0, parts * tile.height - height)).unflatten(2, (parts, tile.height))
+        values = values[torch.from_numpy(order), :, torch.from_numpy(np.repeat(part, counts))]
+    if tile.pitch > tile.height:
+        values = functional.pad(values, (0, tile.pitch - tile.height))
+    values = values.unflatten(1, (width // tile.group, tile.group)).transpose(2, 3).contiguous()
+    columns = col.numpy().astype(np.int64)[order]
     zeros = torch.zeros(out + tile.pitch)
-    return _Packed(
-        tile, stored, crows, col.numpy().astype(np.int64)[order], first[inside].astype(np.int64),
-        heights[inside].astype(np.int64), out, zeros, compiled_product(tile),
-    )  # fmt: skip
+    return _Packed(tile, values, crows, columns, first, heights, out, zeros, compiled_product(tile))
 
 
 def _staged(x: Tensor, run: int, padding: Sequence[int]) -> Tensor:

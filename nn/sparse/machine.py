@@ -22,7 +22,15 @@ from numba.extending import overload
 from sparseopt.jit import c_function
 from sparseopt.nn.sparse.tile import copy_floats, fetch_add, gradient_tile, peek, poke, product_tile, stack
 
-__all__ = ["Gradient", "GradientJob", "Job", "Tile", "compiled_gradient", "compiled_product", "gradient_for", "tile_for"]
+__all__ = [
+    "GradientJob",
+    "Job",
+    "Tile",
+    "compiled_gradient",
+    "compiled_product",
+    "gradient_for",
+    "tile_for",
+]
 
 _SOURCES = (Path(__file__), Path(__file__).with_name("tile.py"))
 
@@ -141,7 +149,7 @@ def compiled_product(shape: Tile) -> Any:
     """The C function of a `Job`'s address, as ctypes calls it."""
     rows, few, height, width, group, lanes, half = shape
     registers = -(-height * group // lanes)
-    bytes_per_block = registers * lanes * (width // group) * (2 if half else 4)
+    stored = registers * lanes * (width // group) * (2 if half else 4)
     splits = max(1, min(8 // registers, width // group))
     table, scratch = rows, -(-(rows + 1) * height // 2)
 
@@ -157,13 +165,28 @@ def compiled_product(shape: Tile) -> Any:
             row = (task - chunk * groups) * span
             last = min(row + span, n_rows)
             while row + rows <= last:
-                _walk(job, row, begin, end, addresses, spare, bytes_per_block, rows, height, width, group, lanes, 1, half)
+                _walk(job, row, begin, end, addresses, spare, stored, rows, height, width, group, lanes, 1, half)
                 row += rows
             while row + few <= last:
-                _walk(job, row, begin, end, addresses, spare, bytes_per_block, few, height, width, group, lanes, 1, half)
+                _walk(job, row, begin, end, addresses, spare, stored, few, height, width, group, lanes, 1, half)
                 row += few
             while row < last:
-                _walk(job, row, begin, end, addresses, spare, bytes_per_block, 1, height, width, group, lanes, splits, half)
+                _walk(
+                    job,
+                    row,
+                    begin,
+                    end,
+                    addresses,
+                    spare,
+                    stored,
+                    1,
+                    height,
+                    width,
+                    group,
+                    lanes,
+                    splits,
+                    half,
+                )
                 row += 1
 
     return _compiled(sparse_product)
@@ -210,12 +233,8 @@ def _walk(*arguments: Any) -> None:
 
 
 @overload(_walk, prefer_literal=True)
-def _compiled_walk(
-    job, row, begin, end, addresses, spare, stored, rows, height, width, group, lanes, splits, half
-):
-    nn, hh, ww, gg, ll, ss, ff = (
-        each.literal_value for each in (rows, height, width, group, lanes, splits, half)
-    )
+def _compiled_walk(job, row, begin, end, addresses, spare, stored, rows, height, width, group, lanes, splits, half):
+    nn, hh, ww, gg, ll, ss, ff = (each.literal_value for each in (rows, height, width, group, lanes, splits, half))
 
     def walk(job, row, begin, end, addresses, spare, stored, rows, height, width, group, lanes, splits, half):
         pixels, lines = peek(job, 5), peek(job, 4)

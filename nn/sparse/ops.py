@@ -249,9 +249,7 @@ torch.library.register_autograd("sparseopt::block_product", _product_backward, s
 torch.library.register_autograd("sparseopt::block_product_grad", _grad_backward, setup_context=_save_grad)
 
 
-def _require(
-    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> None:
+def _require(kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> None:
     """Kernels trust these numbers with addresses."""
     if not (len(kernel) == len(stride) == len(padding) == len(dilation) == 2):
         raise ValueError("kernel, stride, padding and dilation must have two numbers each, for lines and pixels.")
@@ -349,7 +347,7 @@ def _is_plain(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or type(x) is not Tensor or not kernels.can_multiply(x, values):
         return False
-    if torch.is_grad_enabled() and (x.requires_grad or values.requires_grad or (bias is not None and bias.requires_grad)):
+    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, values, bias)):
         return False
     return not (
         _dispatch_modes() or _function_modes() or _is_tracing() or _transforms() or torch.is_autocast_enabled("cpu")

@@ -1,8 +1,9 @@
-"""The product with a block-sparse weight in plain torch: any device, any floating dtype; slow, and the tests' first oracle.
+"""The product with a block-sparse weight in plain torch, for any device and floating dtype: slow, and an oracle.
 
 With x of shape (N, H, W, C) and one stored block per (row r, kernel position p, run of channels c),
 
-    y[n, h, w, r b_out + j] = sum over blocks t of row r, over i:  x[n, h s - pad + p_h d, w s - pad + p_w d, c b_in + i] values[t, i, j].
+    y[n, h, w, r b_out + j] = sum over blocks t of row r, over i:
+                                  x[n, h stride - padding + p_h dilation, w ..., c b_in + i] values[t, i, j].
 
 The blocks' inputs are gathered, multiplied one by one as a batch, and added up by rows.
 """

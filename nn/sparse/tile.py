@@ -2,13 +2,13 @@
 
 `product_tile` computes a few rows of y for one row of blocks and keeps them in registers until the last block is done:
 
-    y[n, j] = activation(bias[j] + sum over blocks t, over i:  x[n, off[t] + i] values[t, i, j]),    n < rows, j < height.
+    y[n, j] = activation(bias[j] + sum over blocks t, over i:  x[n, off[t] + i] values[t, i, j]),   n < rows, j < height.
 
-A vector register holds outputs, an input is repeated over its lanes. A block of 8 outputs would leave half of a register
-of 16 lanes idle, so `group` = g consecutive inputs share one: lane j g + q collects the inputs i with i mod g = q, and
-one addition of neighbours at the end gives y[n, j]. The input then arrives as g numbers repeated, which costs no more
-than one number repeated, and values must lie as (input // g, output, input mod g) with the outputs filled up with zeros
-to whole registers. With few rows, `splits` sums run side by side, or every sum would wait for the one before.
+A vector register holds outputs, an input is repeated over its lanes. A block of 8 outputs would leave half of 16 lanes
+idle, so `group` = g consecutive inputs share a register: lane j g + q collects the inputs i with i mod g = q, and one
+addition of neighbours at the end gives y[n, j]. The input then arrives as g numbers repeated, which costs no more than
+one number repeated. So values lie as (input // g, output, input mod g), with zeros for the outputs that fill up the
+last register. With few rows, `splits` sums run side by side, or every sum would wait for the one before.
 
 `gradient_tile` adds over rows the products of a few inputs and the outputs' gradients:
 
@@ -38,7 +38,7 @@ _UNROLLED = 512  # multiplications in the unrolled loop over the inputs of a blo
 def product_tile(
     typing, rows, off, blocks, values, bias, y, ldy, relu, n_rows, height, width, group, lanes, splits, half
 ):
-    """Addresses of the addresses of the rows of x, of int32 offsets into them, of values, bias and y; then constants."""
+    """Addresses: of those of the rows of x, of int32 offsets into them, of values, bias and y. Then constants."""
     constants = (n_rows, height, width, group, lanes, splits, half)
     if not all(isinstance(each, types.IntegerLiteral) for each in constants):
         return None
@@ -173,7 +173,17 @@ def _product(
     for split in range(1, splits):
         part = sums[split * rows * registers : (split + 1) * rows * registers]
         sums[: rows * registers] = [b.fadd(a, p) for a, p in zip(sums, part, strict=False)]
-    _finish(b, _neighbours_added(b, sums[: rows * registers], group), bias, y, ldy, relu, rows, height, registers * lanes // group)
+    _finish(
+        b,
+        _neighbours_added(b, sums[: rows * registers], group),
+        bias,
+        y,
+        ldy,
+        relu,
+        rows,
+        height,
+        registers * lanes // group,
+    )
 
 
 def _neighbours_added(b: Any, sums: list[Any], group: int) -> list[Any]:
@@ -288,7 +298,9 @@ def _repeated(b: Any, place: Any, count: int, lanes: int) -> Any:
     """`count` numbers from `place` on, again and again until all lanes are filled."""
     if count > 1:
         return _shuffled(b, _load(b, place, count), None, [lane % count for lane in range(lanes)])
-    vector = ir.VectorType(place.type.pointee, lanes)  # a load of one number as a vector of one is not merged with the rest
+    vector = ir.VectorType(
+        place.type.pointee, lanes
+    )  # a load of one number as a vector of one is not merged with the rest
     first = b.insert_element(ir.Constant(vector, ir.Undefined), b.load(place), ir.Constant(_INT, 0))
     return _shuffled(b, first, None, [0] * lanes)
 
