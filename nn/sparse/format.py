@@ -130,9 +130,8 @@ class BlockSparse:
     @property
     def rows(self) -> Tensor:
         """The row of blocks of each block, int64."""
-        counts = (self.crow[1:] - self.crow[:-1]).long()
-        numbers = torch.arange(len(counts), device=self.crow.device)
-        return torch.repeat_interleave(numbers, counts, output_size=len(self.col))
+        numbers = torch.arange(len(self.col), dtype=self.crow.dtype, device=self.crow.device)
+        return torch.searchsorted(self.crow[1:].contiguous(), numbers, right=True)
 
     def to(self, *args: Any, **kwargs: Any) -> BlockSparse:
         """`values` moved or cast as by `Tensor.to`; `crow` and `col` follow to the same device."""

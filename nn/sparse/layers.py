@@ -35,10 +35,10 @@ class BlockSparseLayer(nn.Module):
             raise ValueError(f"bias must be ({weight.shape[0]},), one number per output, got {tuple(bias.shape)}.")
         self.shape = weight.shape
         self.activation = activation
-        self.values = nn.Parameter(weight.values.detach())
+        self.values = nn.Parameter(weight.values.detach().clone())
         self.register_buffer("crow", weight.crow)
         self.register_buffer("col", weight.col)
-        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach()))
+        self.register_parameter("bias", None if bias is None else nn.Parameter(bias.detach().clone()))
 
     @property
     def weight(self) -> BlockSparse:

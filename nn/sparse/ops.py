@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from sparseopt.nn.sparse import kernels, reference
@@ -99,11 +100,12 @@ def apply_linear(
     """`linear` on the plain tensors of a weight."""
     if x.ndim < 1 or x.shape[-1] != shape[1]:
         raise ValueError(f"the last dimension of x must be the layer's {shape[1]} inputs, x is {tuple(x.shape)}.")
+    _require_numbers(x, bias, shape[0])
     if _is_plain(x, values, bias) and x.is_contiguous():
         return kernels.product_rows(x, values, crow, col, bias, shape[0], relu)
     one = (1, 1)
     flat = x.reshape(-1, 1, 1, shape[1])
-    y = block_product(flat, values, crow, col, bias, shape[0], one, one, (0, 0), one, relu)
+    y = _multiplier()(flat, values, crow, col, bias, shape[0], one, one, (0, 0), one, relu)
     return _as_autocast(y.reshape(*x.shape[:-1], shape[0]))
 
 
@@ -126,13 +128,15 @@ def apply_conv(
     if x.ndim != spatial + 2 or x.shape[1] != shape[1]:
         expected = "(N, {}, length)" if spatial == 1 else "(N, {}, height, width)"
         raise ValueError(f"x must be {expected.format(shape[1])}, got {tuple(x.shape)}.")
+    _require_numbers(x, bias, shape[0])
     if spatial == 1:
         x = x.unsqueeze(2)
     kernel, stride, dilation = (_pair(s, 1) for s in (shape[2:], stride, dilation))
     padding = _pair(padding, 0)
+    _require(kernel, stride, padding, dilation)
     _spatial_out(x.shape[2:], kernel, stride, padding, dilation)
+    multiply = kernels.product if _is_plain(x, values, bias) else _multiplier()
     inside = x.permute(0, 2, 3, 1)
-    multiply = kernels.product if _is_plain(x, values, bias) else block_product
     y = multiply(inside, values, crow, col, bias, shape[0], kernel, stride, padding, dilation, relu)
     y = _as_autocast(y.permute(0, 3, 1, 2))
     return y.squeeze(2) if spatial == 1 else y
@@ -215,7 +219,7 @@ def _save_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, values, crow, col, y = ctx.saved_tensors
     if y is not None:
-        grad = grad * (y > 0)
+        grad = torch.ops.aten.threshold_backward(grad, y, 0)
     needs_x, needs_values, _, _, needs_bias, *_ = ctx.needs_input_grad
     grad_x = _grad_input(grad, values, crow, col, x.shape, *ctx.geometry) if needs_x else None
     grad_values = None
@@ -340,17 +344,31 @@ def _pair(numbers: Sequence[int], fill: int) -> tuple[int, int]:
     return (fill, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
 
 
+def _require_numbers(x: Tensor, bias: Tensor | None, out: int) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}.")
+    if bias is not None and (bias.ndim != 1 or bias.shape[0] != out):
+        raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
+
+
 def _is_plain(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
     """Whether the kernel can be called at once: nothing differentiates, records or transforms the call.
 
-    The way through torch's dispatcher takes a hundred microseconds in Python, ten times as long as a small product.
+    The way through torch's dispatcher takes much longer in Python than a small product.
     """
     if torch.compiler.is_compiling() or type(x) is not Tensor or not kernels.can_multiply(x, values):
         return False
     if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, values, bias)):
         return False
     return not (
-        _dispatch_modes() or _function_modes() or _is_tracing() or _transforms() or torch.is_autocast_enabled("cpu")
+        _dispatch_modes()
+        or _function_modes()
+        or _is_tracing()
+        or _transforms()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or x.is_neg()
+        or x._is_zerotensor()
     )
 
 
@@ -358,7 +376,16 @@ _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C.
 _is_tracing, _transforms = torch._C._get_tracing_state, torch._C._functorch.peek_interpreter_stack
 
 
+def _multiplier() -> Any:
+    """The operator, or what torch can take apart: under forward differentiation and `torch.func`."""
+    if not torch.compiler.is_compiling() and (forward_ad._current_level >= 0 or _transforms()):
+        return reference.product
+    return block_product
+
+
 def _as_autocast(y: Tensor) -> Tensor:
     """Under autocast, results have its dtype, as those of dense layers; the product itself stays in float32."""
     device = y.device.type
-    return y.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else y
+    if y.dtype is torch.float64 or not torch.is_autocast_enabled(device):
+        return y
+    return y.to(torch.get_autocast_dtype(device))

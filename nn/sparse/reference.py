@@ -34,10 +34,11 @@ def product(
 ) -> Tensor:
     """y, (N, H', W', out), in the dtype of x."""
     width, height = values.shape[1:]
-    patches = _patches(x, width, kernel, stride, padding, dilation).to(values.dtype)
+    wide = torch.promote_types(values.dtype, torch.float32)  # sums in 16 bits would lose most of them
+    patches = _patches(x, width, kernel, stride, padding, dilation).to(wide)
     spatial, rows = patches.shape[:3], len(crow) - 1
     inputs = patches.flatten(0, 2)[:, col.long()]  # (L, blocks, b_in)
-    parts = torch.einsum("lti,tij->tlj", inputs, values)
+    parts = torch.einsum("lti,tij->tlj", inputs, values.to(wide))
     y = parts.new_zeros(rows, len(inputs), height).index_add(0, _rows(crow, col), parts)
     y = y.transpose(0, 1).reshape(*spatial, rows * height)[..., :out]
     y = y if bias is None else y + bias

@@ -2,7 +2,7 @@
 
 `product_tile` computes a few rows of y for one row of blocks and keeps them in registers until the last block is done:
 
-    y[n, j] = activation(bias[j] + sum over blocks t, over i:  x[n, off[t] + i] values[t, i, j]),   n < rows, j < height.
+    y[n, j] = activation(bias[j] + sum over blocks t, over i:  x[n, off[t] + i] values[t, i, j]),  n < rows, j < height.
 
 A vector register holds outputs, an input is repeated over its lanes. A block of 8 outputs would leave half of 16 lanes
 idle, so `group` = g consecutive inputs share a register: lane j g + q collects the inputs i with i mod g = q, and one
@@ -298,9 +298,8 @@ def _repeated(b: Any, place: Any, count: int, lanes: int) -> Any:
     """`count` numbers from `place` on, again and again until all lanes are filled."""
     if count > 1:
         return _shuffled(b, _load(b, place, count), None, [lane % count for lane in range(lanes)])
-    vector = ir.VectorType(
-        place.type.pointee, lanes
-    )  # a load of one number as a vector of one is not merged with the rest
+    # One number is loaded as such: as a vector of one it would not become an operand of the multiplication.
+    vector = ir.VectorType(place.type.pointee, lanes)
     first = b.insert_element(ir.Constant(vector, ir.Undefined), b.load(place), ir.Constant(_INT, 0))
     return _shuffled(b, first, None, [0] * lanes)
 
