@@ -130,8 +130,7 @@ class BlockSparse:
     @property
     def rows(self) -> Tensor:
         """The row of blocks of each block, int64."""
-        numbers = torch.arange(len(self.col), dtype=self.crow.dtype, device=self.crow.device)
-        return torch.searchsorted(self.crow[1:].contiguous(), numbers, right=True)
+        return rows_of(self.crow, self.col)
 
     def to(self, *args: Any, **kwargs: Any) -> BlockSparse:
         """`values` moved or cast as by `Tensor.to`; `crow` and `col` follow to the same device."""
@@ -210,6 +209,12 @@ def validate(values: Tensor, crow: Tensor, col: Tensor, shape: tuple[int, ...]) 
     if values.device.type == "meta" or _is_fake(values):
         return
     check_structure(crow, col, len(col), counts[1])
+
+
+def rows_of(crow: Tensor, col: Tensor) -> Tensor:
+    """The row of blocks of each block, int64; a `crow` that describes none cannot make it write outside its memory."""
+    numbers = torch.arange(col.shape[0], dtype=crow.dtype, device=crow.device)
+    return torch.searchsorted(crow[1:].contiguous(), numbers, right=True)
 
 
 def check_structure(crow: Tensor, col: Tensor, n_blocks: int, columns: int) -> None:

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from sparseopt.nn.sparse import kernels, reference
-from sparseopt.nn.sparse.format import BlockSparse
+from sparseopt.nn.sparse.format import BlockSparse, rows_of
 
 __all__ = ["conv", "linear"]
 
@@ -291,8 +291,7 @@ def _transposed(
     values: Tensor, crow: Tensor, col: Tensor, channels: int, kernel: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     rows, runs, positions = crow.shape[0] - 1, -(-channels // values.shape[1]), kernel[0] * kernel[1]
-    counts = (crow[1:] - crow[:-1]).long()
-    row = torch.repeat_interleave(torch.arange(rows, device=crow.device), counts, output_size=col.shape[0])
+    row = rows_of(crow, col)
     position, run = col.long() // runs, col.long() % runs
     turned = (positions - 1 - position) * rows + row
     order = torch.argsort(run * (positions * rows) + turned)
@@ -335,7 +334,7 @@ def _spatial_out(
     ]
     torch._check(
         out[0] > 0 and out[1] > 0,
-        lambda: f"an image of {tuple(size)} is smaller than the kernel {tuple(kernel)} with its padding and dilation.",
+        lambda: "an image with its padding must be at least as large as the kernel with its dilation.",
     )
     return out
 
@@ -386,6 +385,7 @@ def _multiplier() -> Any:
 def _as_autocast(y: Tensor) -> Tensor:
     """Under autocast, results have its dtype, as those of dense layers; the product itself stays in float32."""
     device = y.device.type
-    if y.dtype is torch.float64 or not torch.is_autocast_enabled(device):
+    known = torch.amp.is_autocast_available(device)
+    if y.dtype is torch.float64 or not known or not torch.is_autocast_enabled(device):
         return y
     return y.to(torch.get_autocast_dtype(device))

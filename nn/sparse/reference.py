@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparseopt.nn.sparse.format import rows_of
+
 __all__ = ["product", "product_grad"]
 
 
@@ -39,7 +41,7 @@ def product(
     spatial, rows = patches.shape[:3], len(crow) - 1
     inputs = patches.flatten(0, 2)[:, col.long()]  # (L, blocks, b_in)
     parts = torch.einsum("lti,tij->tlj", inputs, values.to(wide))
-    y = parts.new_zeros(rows, len(inputs), height).index_add(0, _rows(crow, col), parts)
+    y = parts.new_zeros(rows, len(inputs), height).index_add(0, rows_of(crow, col), parts)
     y = y.transpose(0, 1).reshape(*spatial, rows * height)[..., :out]
     y = y if bias is None else y + bias
     return (y.relu() if relu else y).to(x.dtype).contiguous()
@@ -62,7 +64,7 @@ def product_grad(
     inputs = _patches(x, width, kernel, stride, padding, dilation).flatten(0, 2)[:, col.long()]
     inputs = inputs.to(torch.promote_types(torch.promote_types(x.dtype, grad.dtype), torch.float32))
     grad = functional.pad(grad, (0, rows * height - grad.shape[-1])).flatten(0, 2).unflatten(1, (rows, height))
-    return torch.einsum("lti,ltj->tij", inputs, grad[:, _rows(crow, col)].to(inputs.dtype))
+    return torch.einsum("lti,ltj->tij", inputs, grad[:, rows_of(crow, col)].to(inputs.dtype))
 
 
 def _patches(
@@ -83,8 +85,3 @@ def _patches(
         for j in range(kernel[1])
     ]
     return torch.cat([part.unflatten(3, (-1, width)) for part in parts], 3)
-
-
-def _rows(crow: Tensor, col: Tensor) -> Tensor:
-    counts = (crow[1:] - crow[:-1]).long()
-    return torch.repeat_interleave(torch.arange(len(counts), device=crow.device), counts, output_size=len(col))
