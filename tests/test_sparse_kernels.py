@@ -99,7 +99,7 @@ def assembly(target: str, block: int, monkeypatch: pytest.MonkeyPatch, emit: Any
     monkeypatch.setattr(machine, "_vectors", lambda: vectors)
     rows, _, height, width, group, lanes, half = machine.tile_for(block, block, False)
     module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 8), "tile")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     emit(builder, function.args, rows, height, width, group, lanes, 1, half)
     builder.ret_void()

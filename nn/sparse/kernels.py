@@ -70,6 +70,7 @@ def product(
     padding: Sequence[int],
     dilation: Sequence[int],
     relu: bool,
+    added: Tensor | None = None,
 ) -> Tensor:
     """y, (N, H', W', out), in the dtype of x; see `reference.product`."""
     packed = _packed(values, crow, col, out)
@@ -79,12 +80,19 @@ def product(
     stored = _staged(x, packed.tile.width, padding)
     geometry = lines, pixels, tuple(stride), tuple(kernel), tuple(dilation)
     y = torch.empty((images, lines, pixels, out), dtype=torch.float32)
-    packed.multiply(stored, images, stored.stride(), stored.shape[3], geometry, bias, relu, y)
+    packed.multiply(stored, images, stored.stride(), stored.shape[3], geometry, bias, relu, added, y)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
 def product_rows(
-    x: Tensor, values: Tensor, crow: Tensor, col: Tensor, bias: Tensor | None, out: int, relu: bool
+    x: Tensor,
+    values: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    bias: Tensor | None,
+    out: int,
+    relu: bool,
+    added: Tensor | None = None,
 ) -> Tensor:
     """y, (..., out), for a contiguous x, (..., in): `product` for a Linear layer, with little around the kernel."""
     packed = _packed(values, crow, col, out)
@@ -92,10 +100,11 @@ def product_rows(
     channels = shape[-1]
     if x.dtype is not torch.float32 or channels % packed.tile.width:
         one = (1, 1)
-        y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, one, one, (0, 0), one, relu)
+        more = None if added is None else added.reshape(-1, 1, 1, out)
+        y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, one, one, (0, 0), one, relu, more)
         return y.reshape(*shape[:-1], out)
     y = x.new_empty((*shape[:-1], out))
-    packed.multiply(x, x.numel() // channels, (channels, 0, 0), channels, _ROWS, bias, relu, y)
+    packed.multiply(x, x.numel() // channels, (channels, 0, 0), channels, _ROWS, bias, relu, added, y)
     return y
 
 
@@ -142,7 +151,7 @@ def product_grad(
 
 _ROWS = (1, 1, (1, 1), (1, 1), (1, 1))
 _Numbers = ctypes.c_int64 * len(Job)
-_X, _Y, _BIAS, _RELU = int(Job.X), int(Job.Y), int(Job.BIAS), int(Job.RELU)  # a lookup in an enumeration takes long
+_X, _Y, _BIAS, _RELU, _ADDED = map(int, (Job.X, Job.Y, Job.BIAS, Job.RELU, Job.ADDED))  # enumerations are slow
 
 
 @dataclass(eq=False)
@@ -169,6 +178,7 @@ class _Packed:
         geometry: tuple[Any, ...],
         bias: Tensor | None,
         relu: bool,
+        added: Tensor | None,
         y: Tensor,
     ) -> None:
         """Fill y. Numbers of x lie `steps` apart along images, lines, pixels and its `channels`."""
@@ -188,6 +198,9 @@ class _Packed:
             bias = bias.detach().to(torch.float32).contiguous()
         job = _Numbers.from_buffer_copy(template)
         job[_X], job[_Y], job[_BIAS], job[_RELU] = x.data_ptr(), y.data_ptr(), bias.data_ptr(), relu
+        if added is not None:
+            added = added.detach().to(torch.float32).contiguous()
+            job[_ADDED] = added.data_ptr()
         team.run(self.function, ctypes.addressof(job), threads)
 
     def _prepare(

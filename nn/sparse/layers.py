@@ -1,7 +1,9 @@
 """Layers with block-sparse weights, in place of Linear, Conv1d and Conv2d.
 
-    y = activation(x W^T + bias)        BlockSparseLinear
-    y = activation(W * x + bias)        BlockSparseConv1d, BlockSparseConv2d
+    y = activation(x W^T + bias + added)        BlockSparseLinear
+    y = activation(W * x + bias + added)        BlockSparseConv1d, BlockSparseConv2d
+
+where `added` is an optional second argument, such as the other branch of a residual network.
 
 W holds its kept blocks only, as the parameter `values`; which blocks those are is fixed when the layer is made and
 stored in the buffers `crow` and `col`. So a layer can be trained further, and no optimizer can bring back a block.
@@ -118,12 +120,12 @@ class BlockSparseLinear(BlockSparseLayer):
         like = {"device": self.values.device, "dtype": self.values.dtype}
         return self._weight_like(nn.Linear(self.in_features, self.out_features, self.bias is not None, **like))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """activation(x W^T + bias), x of shape (..., in)."""
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """activation(x W^T + bias + added), x of shape (..., in), `added` of the result's shape."""
         parameters, buffers = self._parameters, self._buffers  # `self.values` would cost a call each
         values = parameters["values"] if "values" in parameters else self.values
         relu = self.activation == "relu"
-        return apply_linear(x, values, buffers["crow"], buffers["col"], parameters["bias"], self.shape, relu)
+        return apply_linear(x, values, buffers["crow"], buffers["col"], parameters["bias"], self.shape, relu, added)
 
 
 class _BlockSparseConv(BlockSparseLayer):
@@ -177,10 +179,10 @@ class _BlockSparseConv(BlockSparseLayer):
         sizes = (self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation)
         return self._weight_like(self._dense(*sizes, bias=self.bias is not None, **like))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """activation(W * x + bias), x of shape (N, in, *spatial)."""
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """activation(W * x + bias + added), x of shape (N, in, *spatial), `added` of the result's shape."""
         weight = (self.values, self.crow, self.col, self.bias, self.shape)
-        return apply_conv(x, *weight, self.stride, self.padding, self.dilation, self.activation == "relu")
+        return apply_conv(x, *weight, self.stride, self.padding, self.dilation, self.activation == "relu", added)
 
     def _geometry(self) -> list[str]:
         named = {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding}

@@ -59,6 +59,7 @@ class Job(IntEnum):
     GROUPS = 18
     SPAN = 19  # rows of y in a group, a multiple of a tile
     NEXT = 20
+    ADDED = 21  # what is added, lying as y does, or 0
 
 
 class GradientJob(IntEnum):
@@ -246,21 +247,28 @@ def _compiled_walk(job, row, begin, end, addresses, spare, stored, rows, height,
             start = peek(job, 0) + image * peek(job, 1) + line * peek(job, 2) + pixel * peek(job, 3)
             poke(addresses, n, start)
         y, ldy, bias, relu = peek(job, 7), peek(job, 8), peek(job, 9), peek(job, 10)
+        added = peek(job, 21)
         values, crow, off = peek(job, 11), peek(job, 12), peek(job, 13)
         first, heights = peek(job, 14), peek(job, 15)
         for r in range(begin, end):
             t, j = peek(crow, r), peek(first, r)
             blocks, outputs = peek(crow, r + 1) - t, peek(heights, r)
             at, here = values + t * stored, y + (row * ldy + j) * 4
+            more = added + (row * ldy + j) * 4 if added else 0
             if outputs == hh:
                 product_tile(
-                    addresses, off + t * 4, blocks, at, bias + j * 4, here, ldy, relu, nn, hh, ww, gg, ll, ss, ff
-                )
+                    addresses, off + t * 4, blocks, at, bias + j * 4, more, here, ldy, relu, nn, hh, ww, gg, ll, ss, ff
+                )  # fmt: skip
             else:  # beyond the last output is somebody else's memory
                 copy_floats(spare + nn * hh * 4, bias + j * 4, outputs)
+                if added:
+                    for n in range(nn):
+                        copy_floats(spare + n * hh * 4, more + n * ldy * 4, outputs)
+                    more = spare
                 product_tile(
-                    addresses, off + t * 4, blocks, at, spare + nn * hh * 4, spare, hh, relu, nn, hh, ww, gg, ll, ss, ff
-                )
+                    addresses, off + t * 4, blocks, at, spare + nn * hh * 4, more, spare, hh, relu,
+                    nn, hh, ww, gg, ll, ss, ff,
+                )  # fmt: skip
                 for n in range(nn):
                     copy_floats(here + n * ldy * 4, spare + n * hh * 4, outputs)
 

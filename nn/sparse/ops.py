@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from sparseopt.nn.sparse import kernels, reference
+from sparseopt.nn.sparse import kernels, reference, triton_kernels
 from sparseopt.nn.sparse.format import BlockSparse, rows_of
 
 __all__ = ["conv", "linear"]
@@ -28,8 +28,14 @@ __all__ = ["conv", "linear"]
 _ACTIVATIONS = ("none", "relu")
 
 
-def linear(x: Tensor, weight: BlockSparse, bias: Tensor | None = None, activation: str = "none") -> Tensor:
-    """activation(x W^T + bias) for a block-sparse W.
+def linear(
+    x: Tensor,
+    weight: BlockSparse,
+    bias: Tensor | None = None,
+    activation: str = "none",
+    added: Tensor | None = None,
+) -> Tensor:
+    """activation(x W^T + bias + added) for a block-sparse W.
 
     Parameters
     ----------
@@ -40,6 +46,8 @@ def linear(x: Tensor, weight: BlockSparse, bias: Tensor | None = None, activatio
     bias : Tensor, (out,), optional
     activation : {"none", "relu"}
         Applied before the result is written.
+    added : Tensor, (..., out), optional
+        What is added to the product, such as the other branch of a residual network.
 
     Returns
     -------
@@ -54,7 +62,7 @@ def linear(x: Tensor, weight: BlockSparse, bias: Tensor | None = None, activatio
     if len(weight.shape) != 2:
         raise ValueError(f"linear takes the weight of a Linear layer, (out, in), got the shape {weight.shape}.")
     relu = is_relu(activation)
-    return apply_linear(x, weight.values, weight.crow, weight.col, bias, weight.shape, relu)
+    return apply_linear(x, weight.values, weight.crow, weight.col, bias, weight.shape, relu, added)
 
 
 def conv(
@@ -65,8 +73,9 @@ def conv(
     padding: Sequence[int] = (0, 0),
     dilation: Sequence[int] = (1, 1),
     activation: str = "none",
+    added: Tensor | None = None,
 ) -> Tensor:
-    """activation(W * x + bias), a convolution in one or two dimensions with a block-sparse W and zero padding.
+    """activation(W * x + bias + added), a convolution in one or two dimensions with a block-sparse W and zero padding.
 
     Parameters
     ----------
@@ -78,13 +87,15 @@ def conv(
     stride, padding, dilation : tuple of int
         One number per spatial dimension.
     activation : {"none", "relu"}
+    added : Tensor, (N, out, *spatial), optional
 
     Returns
     -------
     Tensor, (N, out, *spatial), in channels-last memory
     """
     relu = is_relu(activation)
-    return apply_conv(x, weight.values, weight.crow, weight.col, bias, weight.shape, stride, padding, dilation, relu)
+    weights = (weight.values, weight.crow, weight.col, bias, weight.shape)
+    return apply_conv(x, *weights, stride, padding, dilation, relu, added)
 
 
 def is_relu(activation: str) -> bool:
@@ -95,17 +106,27 @@ def is_relu(activation: str) -> bool:
 
 
 def apply_linear(
-    x: Tensor, values: Tensor, crow: Tensor, col: Tensor, bias: Tensor | None, shape: Sequence[int], relu: bool
+    x: Tensor,
+    values: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    bias: Tensor | None,
+    shape: Sequence[int],
+    relu: bool,
+    added: Tensor | None = None,
 ) -> Tensor:
     """`linear` on the plain tensors of a weight."""
     if x.ndim < 1 or x.shape[-1] != shape[1]:
         raise ValueError(f"the last dimension of x must be the layer's {shape[1]} inputs, x is {tuple(x.shape)}.")
     _require_numbers(x, bias, shape[0])
-    if _is_plain(x, values, bias) and x.is_contiguous():
-        return kernels.product_rows(x, values, crow, col, bias, shape[0], relu)
+    if added is not None:
+        _require_added(added, (*x.shape[:-1], shape[0]))
+    if _is_plain(x, values, bias, added) and x.is_contiguous():
+        return kernels.product_rows(x, values, crow, col, bias, shape[0], relu, added)
     one = (1, 1)
     flat = x.reshape(-1, 1, 1, shape[1])
-    y = _multiplier()(flat, values, crow, col, bias, shape[0], one, one, (0, 0), one, relu)
+    more = None if added is None else added.reshape(-1, 1, 1, shape[0])
+    y = _multiplier()(flat, values, crow, col, bias, shape[0], one, one, (0, 0), one, relu, more)
     return _as_autocast(y.reshape(*x.shape[:-1], shape[0]))
 
 
@@ -120,6 +141,7 @@ def apply_conv(
     padding: Sequence[int],
     dilation: Sequence[int],
     relu: bool,
+    added: Tensor | None = None,
 ) -> Tensor:
     """`conv` on the plain tensors of a weight."""
     spatial = len(shape) - 2
@@ -134,10 +156,13 @@ def apply_conv(
     kernel, stride, dilation = (_pair(s, 1) for s in (shape[2:], stride, dilation))
     padding = _pair(padding, 0)
     _require(kernel, stride, padding, dilation)
-    _spatial_out(x.shape[2:], kernel, stride, padding, dilation)
-    multiply = kernels.product if _is_plain(x, values, bias) else _multiplier()
+    pixels = _spatial_out(x.shape[2:], kernel, stride, padding, dilation)
+    if added is not None:
+        _require_added(added, (x.shape[0], shape[0], *pixels[2 - spatial :]))
+        added = (added.unsqueeze(2) if spatial == 1 else added).permute(0, 2, 3, 1)
+    multiply = kernels.product if _is_plain(x, values, bias, added) else _multiplier()
     inside = x.permute(0, 2, 3, 1)
-    y = multiply(inside, values, crow, col, bias, shape[0], kernel, stride, padding, dilation, relu)
+    y = multiply(inside, values, crow, col, bias, shape[0], kernel, stride, padding, dilation, relu, added)
     y = _as_autocast(y.permute(0, 3, 1, 2))
     return y.squeeze(2) if spatial == 1 else y
 
@@ -154,13 +179,20 @@ def _multiply(
     padding: Sequence[int],
     dilation: Sequence[int],
     relu: bool,
+    added: Tensor | None = None,
 ) -> Tensor:
     """x, (N, H, W, C), to y, (N, H', W', out), by the fastest means there is for these tensors."""
     _require(kernel, stride, padding, dilation)
     if bias is not None and tuple(bias.shape) != (out,):
         raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
+    geometry = (kernel, stride, padding, dilation)
+    if added is not None:
+        _require_added(added, (x.shape[0], *_spatial_out(x.shape[1:3], *geometry), out))
+    if triton_kernels.is_available(x, values):
+        y = triton_kernels.product(x, values, crow, col, bias, out, *geometry, relu and added is None)
+        return y if added is None else _sum(y, added, relu)
     module = kernels if kernels.can_multiply(x, values) else reference
-    return module.product(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu)
+    return module.product(x, values, crow, col, bias, out, *geometry, relu, added)
 
 
 def _multiply_grad(
@@ -179,11 +211,13 @@ def _multiply_grad(
     expected = [x.shape[0], *_spatial_out(x.shape[1:3], kernel, stride, padding, dilation)]
     if list(grad.shape[:3]) != expected:
         raise ValueError(f"the output of these inputs is {expected} pixels, its gradient has {list(grad.shape[:3])}.")
+    if triton_kernels.is_available(x, grad):
+        return triton_kernels.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
     module = kernels if kernels.can_multiply(x, grad) else reference
     return module.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
 
 
-def _multiply_fake(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu):
+def _multiply_fake(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu, added=None):
     return x.new_empty(x.shape[0], *_spatial_out(x.shape[1:3], kernel, stride, padding, dilation), out)
 
 
@@ -196,7 +230,8 @@ def _multiply_grad_fake(x, grad, crow, col, block, kernel, stride, padding, dila
 _GEOMETRY = "SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation"
 torch.library.define(
     "sparseopt::block_product",
-    f"(Tensor x, Tensor values, Tensor crow, Tensor col, Tensor? bias, SymInt out, {_GEOMETRY}, bool relu) -> Tensor",
+    f"(Tensor x, Tensor values, Tensor crow, Tensor col, Tensor? bias, SymInt out, {_GEOMETRY}, bool relu, "
+    "Tensor? added=None) -> Tensor",
 )
 torch.library.define(
     "sparseopt::block_product_grad",
@@ -211,7 +246,7 @@ block_product_grad = torch.ops.sparseopt.block_product_grad.default
 
 
 def _save_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, values, crow, col, bias, _out, *geometry, relu = inputs
+    x, values, crow, col, bias, _out, *geometry, relu, _added = inputs
     ctx.save_for_backward(x, values, crow, col, output if relu else None)
     ctx.geometry, ctx.has_bias = geometry, bias is not None
 
@@ -220,14 +255,15 @@ def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, values, crow, col, y = ctx.saved_tensors
     if y is not None:
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
-    needs_x, needs_values, _, _, needs_bias, *_ = ctx.needs_input_grad
+    needs_x, needs_values, _, _, needs_bias, *_, needs_added = ctx.needs_input_grad
     grad_x = _grad_input(grad, values, crow, col, x.shape, *ctx.geometry) if needs_x else None
     grad_values = None
     if needs_values:
         block = (values.shape[2], values.shape[1])
         grad_values = block_product_grad(x, grad, crow, col, block, *ctx.geometry).to(values.dtype)
     grad_bias = grad.sum((0, 1, 2)) if needs_bias else None
-    return grad_x, grad_values, None, None, grad_bias, None, None, None, None, None, None
+    grad_added = grad if needs_added else None
+    return grad_x, grad_values, None, None, grad_bias, None, None, None, None, None, None, grad_added
 
 
 def _save_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -350,14 +386,24 @@ def _require_numbers(x: Tensor, bias: Tensor | None, out: int) -> None:
         raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
 
 
-def _is_plain(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
+def _require_added(added: Tensor, shape: Sequence[int]) -> None:
+    if tuple(added.shape) != tuple(shape):
+        raise ValueError(f"what is added must have the shape of the result, {tuple(shape)}, got {tuple(added.shape)}.")
+
+
+def _sum(y: Tensor, added: Tensor, relu: bool) -> Tensor:
+    y = (y + added).to(y.dtype)
+    return y.relu() if relu else y
+
+
+def _is_plain(x: Tensor, values: Tensor, bias: Tensor | None, added: Tensor | None) -> bool:
     """Whether the kernel can be called at once: nothing differentiates, records or transforms the call.
 
     The way through torch's dispatcher takes much longer in Python than a small product.
     """
     if torch.compiler.is_compiling() or type(x) is not Tensor or not kernels.can_multiply(x, values):
         return False
-    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, values, bias)):
+    if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, values, bias, added)):
         return False
     return not (
         _dispatch_modes()
@@ -368,6 +414,7 @@ def _is_plain(x: Tensor, values: Tensor, bias: Tensor | None) -> bool:
         or torch.is_autocast_enabled("cpu")
         or x.is_neg()
         or x._is_zerotensor()
+        or (added is not None and (type(added) is not Tensor or added.is_neg() or added._is_zerotensor()))
     )
 
 

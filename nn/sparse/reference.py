@@ -33,6 +33,7 @@ def product(
     padding: Sequence[int],
     dilation: Sequence[int],
     relu: bool,
+    added: Tensor | None = None,
 ) -> Tensor:
     """y, (N, H', W', out), in the dtype of x."""
     width, height = values.shape[1:]
@@ -44,6 +45,7 @@ def product(
     y = parts.new_zeros(rows, len(inputs), height).index_add(0, rows_of(crow, col), parts)
     y = y.transpose(0, 1).reshape(*spatial, rows * height)[..., :out]
     y = y if bias is None else y + bias
+    y = y if added is None else y + added
     return (y.relu() if relu else y).to(x.dtype).contiguous()
 
 

@@ -2,7 +2,9 @@
 
 `product_tile` computes a few rows of y for one row of blocks and keeps them in registers until the last block is done:
 
-    y[n, j] = activation(bias[j] + sum over blocks t, over i:  x[n, off[t] + i] values[t, i, j]),  n < rows, j < height.
+    y[n, j] = activation(bias[j] + added[n, j] + sum over blocks t, over i:  x[n, off[t] + i] values[t, i, j])
+
+for n < rows and j < height, `added` being another layer's output or nothing.
 
 A vector register holds outputs, an input is repeated over its lanes. A block of 8 outputs would leave half of 16 lanes
 idle, so `group` = g consecutive inputs share a register: lane j g + q collects the inputs i with i mod g = q, and one
@@ -36,17 +38,20 @@ _UNROLLED = 512  # multiplications in the unrolled loop over the inputs of a blo
 
 @intrinsic(prefer_literal=True)
 def product_tile(
-    typing, rows, off, blocks, values, bias, y, ldy, relu, n_rows, height, width, group, lanes, splits, half
+    typing, rows, off, blocks, values, bias, added, y, ldy, relu, n_rows, height, width, group, lanes, splits, half
 ):
-    """Addresses: of those of the rows of x, of int32 offsets into them, of values, bias and y. Then constants."""
+    """Addresses: of those of the rows of x, of int32 offsets into them, of values, bias, added (or 0) and y.
+
+    `ldy` numbers lie between two rows of y, and of `added`. The numbers from `n_rows` on are constants.
+    """
     constants = (n_rows, height, width, group, lanes, splits, half)
     if not all(isinstance(each, types.IntegerLiteral) for each in constants):
         return None
-    signature = types.void(*[types.int64] * 8, *constants)
+    signature = types.void(*[types.int64] * 9, *constants)
     sizes = [each.literal_value for each in constants]
 
     def generate(context, builder, _signature, arguments):
-        _product(builder, arguments[:8], *sizes)
+        _product(builder, arguments[:9], *sizes)
         return context.get_dummy_value()
 
     return signature, generate
@@ -131,7 +136,7 @@ def stack(typing, count):
 def _product(
     b: Any, arguments: Any, rows: int, height: int, width: int, group: int, lanes: int, splits: int, half: int
 ) -> None:
-    table, off, blocks, values, bias, y, ldy, relu = arguments
+    table, off, blocks, values, bias, added, y, ldy, relu = arguments
     vector = ir.VectorType(_FLOAT, lanes)
     registers = -(-height * group // lanes)
     steps = width // group
@@ -173,17 +178,11 @@ def _product(
     for split in range(1, splits):
         part = sums[split * rows * registers : (split + 1) * rows * registers]
         sums[: rows * registers] = [b.fadd(a, p) for a, p in zip(sums, part, strict=False)]
-    _finish(
-        b,
-        _neighbours_added(b, sums[: rows * registers], group),
-        bias,
-        y,
-        ldy,
-        relu,
-        rows,
-        height,
-        registers * lanes // group,
-    )
+    sums, pitch = _neighbours_added(b, sums[: rows * registers], group), registers * lanes // group
+    with b.if_else(b.icmp_signed("!=", added, _long(0))) as (something, nothing):
+        for branch, other in ((something, added), (nothing, None)):
+            with branch:
+                _finish(b, sums, bias, other, y, ldy, relu, rows, height, pitch)
 
 
 def _neighbours_added(b: Any, sums: list[Any], group: int) -> list[Any]:
@@ -198,9 +197,9 @@ def _neighbours_added(b: Any, sums: list[Any], group: int) -> list[Any]:
 
 
 def _finish(
-    b: Any, sums: list[Any], bias: Any, y: Any, ldy: Any, relu: Any, rows: int, height: int, pitch: int
+    b: Any, sums: list[Any], bias: Any, added: Any, y: Any, ldy: Any, relu: Any, rows: int, height: int, pitch: int
 ) -> None:
-    """Bias, activation, and the `height` outputs of each row to memory; row n begins at lane n * pitch."""
+    """The `height` outputs of each row, with what is to be added, to memory; row n begins at lane n * pitch."""
     lanes = sums[0].type.count
     bias, y = b.inttoptr(bias, _FLOAT.as_pointer()), b.inttoptr(y, _FLOAT.as_pointer())
     clipped = b.icmp_signed("!=", relu, _long(0))
@@ -209,13 +208,15 @@ def _finish(
         while j < height:
             lane = (n * pitch + j) % lanes
             count = min(height - j, lanes - lane)
+            place = b.add(b.mul(_long(n), ldy), _long(j))
             part = _shuffled(b, sums[(n * pitch + j) // lanes], None, list(range(lane, lane + count)))
             part = b.fadd(part, _load(b, b.gep(bias, [_long(j)]), count))
+            if added is not None:
+                part = b.fadd(part, _load(b, b.gep(b.inttoptr(added, _FLOAT.as_pointer()), [place]), count))
             zero = ir.Constant(part.type, [0.0] * count)
             negative = b.fcmp_ordered("<", part, zero)  # false for NaN, which stays
             part = b.select(clipped, b.select(negative, zero, part), part)
-            place = b.gep(y, [b.add(b.mul(_long(n), ldy), _long(j))])
-            b.store(part, b.bitcast(place, part.type.as_pointer()), align=4)
+            b.store(part, b.bitcast(b.gep(y, [place]), part.type.as_pointer()), align=4)
             j += count
 
 

@@ -1,16 +1,17 @@
 """The product with a block-sparse weight on a GPU, in Triton: what is launched, and with which tiles.
 
 The operands are those of `reference`. Convolutions gather their inputs where they lie, no image is unfolded; float16
-and bfloat16 are multiplied on tensor cores and added up in float32; float32 is exact unless PyTorch was told that
+and bfloat16 are multiplied on tensor cores and added up in float32; float32 stays float32 unless PyTorch was told that
 matrix products may use TF32. Bias and ReLU are applied before a tile is written. Nothing waits for the GPU.
 
-Blocks of 16 outputs and more fill the tensor cores. Lower ones are padded to 16, so half the work at 8 outputs and 15
-of 16 parts at one output are spent on zeros; narrow blocks cost nothing, as slices of inputs span several of them.
+The outputs of a block are padded to a power of two from 16 on, so half the work at 8 outputs, and 15 parts of 16 at
+one, are spent on zeros. Narrow blocks waste little: a slice of inputs spans several of them.
 
 `torch.sparse._triton_ops.bsr_dense_addmm` is not called: it is private, takes neither convolutions, sides other than
 powers of two from 16 on nor ReLU, and wants the blocks and both images the other way round, which costs three copies.
 
-Tested in Triton's interpreter and by compiling for GPUs of compute capability 8.0 and 9.0; never run on one.
+Tested in Triton's interpreter, and by compiling for GPUs of compute capability 8.0 and 9.0. It has not been run on a
+GPU yet: neither its results nor its speed there are known.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor
 __all__ = ["is_available", "product", "product_grad"]
 
 _HALVES = (torch.float16, torch.bfloat16)
-_MANY = 2**31 - 256  # so many pixels, up to the end of the last tile, are numbered in 32 bits
+_MANY = 2**30  # fewer pixels are numbered in 32 bits, those after the end of the last tile included
 
 
 def is_available(*tensors: Tensor) -> bool:
@@ -67,7 +68,7 @@ def product(
     x, numbers, constants = _described(x, sizes, width, height, kernel, stride, padding, dilation, dtype, tile)
     grid = _ceil(pixels, tile["PIXELS"]) * rows * _ceil(height, tile["OUTPUTS"])
     operands = (x, values.contiguous(), crow.contiguous(), col.contiguous(), bias, y)
-    numbers = (pixels, out, rows, len(col), *numbers)
+    numbers = (pixels, out, rows, min(len(col), len(values)), *numbers)
     options = _options(tile["PIXELS"], tile["OUTPUTS"])
     _launch(product_kernel, (grid,), *operands, *numbers, RELU=relu, **constants, **tile, **options)
     return y
@@ -124,7 +125,7 @@ def _tile(width: int, height: int, pixels: int, dtype: torch.dtype) -> dict[str,
 
 
 def _options(high: int, wide: int) -> dict[str, int]:
-    """How a tile of high x wide sums is compiled: few enough in a thread that none spill; products added in one step."""
+    """How a tile of high x wide sums is compiled: few enough in a thread that none spill, fused multiply-adds."""
     warps = 8 if high * wide > 8192 else min(max(high * wide // 256, 1), 4)
     return {"num_warps": warps, "num_stages": 3, "enable_fp_fusion": True}
 
@@ -179,7 +180,8 @@ def _slices(crow: Tensor, blocks: int, width: int, depth: int) -> tuple[Tensor, 
     How many slices there are stands on the GPU, so there are as many owners as there could be: those left over get the
     number of rows.
     """
-    counts = (crow[1:] - crow[:-1]).clamp(0, blocks).long()
+    bounds = crow.long().clamp(0, blocks)
+    counts = (bounds[1:] - bounds[:-1]).clamp(min=0)
     ends = ((counts * width + depth - 1) // depth).cumsum(0)
     most = blocks * width // depth + min(len(counts), blocks)
     owner = torch.searchsorted(ends, torch.arange(most, device=crow.device), right=True)

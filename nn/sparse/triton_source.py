@@ -15,6 +15,9 @@ No entry of crow or col is trusted: rows end inside `values`, and columns that d
 Arguments in capitals are constants of a compilation.
 """
 
+# mypy: allow-incomplete-defs
+# Triton tells constants by their annotation; the others are pointers and numbers of any width.
+
 from __future__ import annotations
 
 import triton
@@ -58,7 +61,6 @@ def _taps(
     if not POINT:
         position = column // runs
     channel = (column - position * runs) * WIDTH + (k - block * WIDTH)[None, :]
-    channel = tl.max_contiguous(tl.multiple_of(channel, [1, RUN]), [1, RUN])
     if RAGGED:
         having = tl.where(channel < channels, having, 0)
     below = (position // KERNEL_W) * SPREAD_H
