@@ -99,7 +99,7 @@ def assembly(target: str, block: int, monkeypatch: pytest.MonkeyPatch, emit: Any
     monkeypatch.setattr(machine, "_vectors", lambda: vectors)
     rows, _, height, width, group, lanes, half = machine.tile_for(block, block, False)
     module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "tile")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10), "tile")
     builder = ir.IRBuilder(function.append_basic_block())
     emit(builder, function.args, rows, height, width, group, lanes, 1, half)
     builder.ret_void()
@@ -146,7 +146,7 @@ def test_a_fused_operation_that_the_machine_lacks_would_be_a_call(monkeypatch: p
 def test_tasks_cover_all_rows_and_blocks_once(n: int, counts: list[int], threads: int, block: tuple[int, int]) -> None:
     crow = torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32)
     col = torch.cat([torch.arange(count, dtype=torch.int32) for count in counts])
-    packed = kernels._pack(torch.zeros(len(col), block[1], block[0]), crow, col, len(counts) * block[0])
+    packed = kernels._pack(torch.zeros(len(col), block[1], block[0]), crow, col, len(counts) * block[0], 0)
     bounds, groups, span, used = packed._cut(n, threads)
     assert bounds[0] == 0
     assert bounds[-1] == len(packed.heights)
@@ -238,7 +238,7 @@ def test_sizes_that_change_with_every_call_are_not_kept() -> None:
     with torch.no_grad():
         for n in range(1, 40):
             layer(torch.randn(n, 64))
-    packed = kernels._packed(layer.values, layer.crow, layer.col, 64)
+    packed = kernels._packed(layer.values, layer.crow, layer.col, 64, 64)
     assert len(packed.prepared) <= 16
 
 

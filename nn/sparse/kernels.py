@@ -73,11 +73,12 @@ def product(
     added: Tensor | None = None,
 ) -> Tensor:
     """y, (N, H', W', out), in the dtype of x; see `reference.product`."""
-    packed = _packed(values, crow, col, out)
-    images, height, width, _ = x.shape
+    images, height, width, channels = x.shape
+    alone = kernel[0] * kernel[1] == 1
+    packed = _packed(values, crow, col, out, channels if alone else 0)
     lines = (height + 2 * padding[0] - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
     pixels = (width + 2 * padding[1] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
-    stored = _staged(x, packed.tile.width, padding)
+    stored = _staged(x, 1 if alone else packed.tile.width, padding)
     geometry = lines, pixels, tuple(stride), tuple(kernel), tuple(dilation)
     y = torch.empty((images, lines, pixels, out), dtype=torch.float32)
     packed.multiply(stored, images, stored.stride(), stored.shape[3], geometry, bias, relu, added, y)
@@ -95,10 +96,10 @@ def product_rows(
     added: Tensor | None = None,
 ) -> Tensor:
     """y, (..., out), for a contiguous x, (..., in): `product` for a Linear layer, with little around the kernel."""
-    packed = _packed(values, crow, col, out)
     shape = x.shape
     channels = shape[-1]
-    if x.dtype is not torch.float32 or channels % packed.tile.width:
+    packed = _packed(values, crow, col, out, channels)
+    if x.dtype is not torch.float32:
         one = (1, 1)
         more = None if added is None else added.reshape(-1, 1, 1, out)
         y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, one, one, (0, 0), one, relu, more)
@@ -164,6 +165,7 @@ class _Packed:
     col: np.ndarray
     first: np.ndarray
     heights: np.ndarray
+    tails: np.ndarray
     outputs: int
     zeros: Tensor  # stands in for a missing bias
     function: Any
@@ -225,6 +227,7 @@ class _Packed:
             Job.OFF: off.ctypes.data,
             Job.FIRST: self.first.ctypes.data,
             Job.HEIGHT: self.heights.ctypes.data,
+            Job.TAILS: self.tails.ctypes.data,
             Job.BOUNDS: bounds.ctypes.data,
             Job.CHUNKS: len(bounds) - 1,
             Job.GROUPS: groups,
@@ -287,21 +290,22 @@ class _Known(NamedTuple):
 _known: dict[int, _Known] = {}
 
 
-def _packed(values: Tensor, crow: Tensor, col: Tensor, out: int) -> _Packed:
+def _packed(values: Tensor, crow: Tensor, col: Tensor, out: int, inputs: int) -> _Packed:
+    """`inputs` are those of a kernel of one position, where the last run of channels may be short; 0 for others."""
     known = _known.get(id(values))
     if (
         known is not None
         and known.values() is values
         and known.crow() is crow
         and known.col() is col
-        and known.state == (values._version, crow._version, col._version, values.data_ptr(), out)
+        and known.state == (values._version, crow._version, col._version, values.data_ptr(), out, inputs)
         and (known.probe is None or known.probe.agrees())
     ):
         return known.packed
-    packed = _pack(values.detach(), crow, col, out)
+    packed = _pack(values.detach(), crow, col, out, inputs)
     if not (values.is_inference() or crow.is_inference() or col.is_inference()):  # these do not count their changes
         key = id(values)
-        state = values._version, crow._version, col._version, values.data_ptr(), out
+        state = values._version, crow._version, col._version, values.data_ptr(), out, inputs
         mine = weakref.ref(values, functools.partial(_forget, key))
         probe = None if packed.values.data_ptr() == values.data_ptr() else _Probe(values)
         _known[key] = _Known(mine, weakref.ref(crow), weakref.ref(col), state, packed, probe)
@@ -314,7 +318,7 @@ def _forget(key: int, gone: Any) -> None:
         del _known[key]
 
 
-def _pack(values: Tensor, crow: Tensor, col: Tensor, out: int) -> _Packed:
+def _pack(values: Tensor, crow: Tensor, col: Tensor, out: int, inputs: int) -> _Packed:
     n_blocks, width, height = values.shape
     rows = len(crow) - 1
     if rows != -(-out // height):
@@ -322,7 +326,8 @@ def _pack(values: Tensor, crow: Tensor, col: Tensor, out: int) -> _Packed:
             f"crow has {len(crow)} entries, {out} outputs in blocks of {height} need {-(-out // height) + 1}."
         )
     check_structure(crow, col, n_blocks, 2**31 - 1)
-    tile = tile_for(height, width, values.dtype == torch.bfloat16)
+    short = inputs % width
+    tile = tile_for(height, width, values.dtype == torch.bfloat16, short)
     # A row of tall blocks becomes `parts` rows; those that lie below the last output are left out.
     parts = -(-height // tile.height)
     begin = crow.numpy().astype(np.int64)
@@ -340,8 +345,11 @@ def _pack(values: Tensor, crow: Tensor, col: Tensor, out: int) -> _Packed:
         values = functional.pad(values, (0, tile.pitch - tile.height))
     values = values.unflatten(1, (width // tile.group, tile.group)).transpose(2, 3).contiguous()
     columns = col.numpy().astype(np.int64)[order]
+    tails = np.zeros(len(counts), np.int64)
+    if short:
+        tails[counts > 0] = (columns[crows[1:][counts > 0] - 1] == inputs // width) * (short // tile.group)
     zeros = torch.zeros(out + tile.pitch)
-    return _Packed(tile, values, crows, columns, first, heights, out, zeros, compiled_product(tile))
+    return _Packed(tile, values, crows, columns, first, heights, tails, out, zeros, compiled_product(tile))
 
 
 def _staged(x: Tensor, run: int, padding: Sequence[int]) -> Tensor:
@@ -359,7 +367,7 @@ def _staged(x: Tensor, run: int, padding: Sequence[int]) -> Tensor:
 def _offsets(
     col: np.ndarray, width: int, kernel: Sequence[int], dilation: Sequence[int], steps: Sequence[int], channels: int
 ) -> np.ndarray:
-    runs = channels // width
+    runs = -(-channels // width)
     position, run = col // runs, col % runs
     if len(col) and position.max() >= kernel[0] * kernel[1]:
         raise ValueError(f"a block lies in column {col.max()}, the weight has {kernel[0] * kernel[1] * runs} of them.")

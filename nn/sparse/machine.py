@@ -60,6 +60,7 @@ class Job(IntEnum):
     SPAN = 19  # rows of y in a group, a multiple of a tile
     NEXT = 20
     ADDED = 21  # what is added, lying as y does, or 0
+    TAILS = 22  # for each row of blocks, groups of inputs of a last block that sticks out, or 0
 
 
 class GradientJob(IntEnum):
@@ -104,16 +105,17 @@ class Gradient(NamedTuple):
     block_height: int
 
 
-def tile_for(b_out: int, b_in: int, half: bool) -> Tile:
+def tile_for(b_out: int, b_in: int, half: bool, tail: int = 0) -> Tile:
     """The tile for blocks of b_out x b_in. A taller block is cut into parts of at most `height` outputs.
 
-    As many inputs share a register as fill its lanes best, and as many rows form a tile as leave the sums in registers.
+    The last column of blocks may have `tail` inputs only. As many inputs share a register as fill its lanes best, and as
+    many rows form a tile as leave the sums in registers.
     """
     lanes, registers = _vectors()
     most = 6 if registers > 16 else 3
     for parts in range(1, b_out + 1):
         height = -(-b_out // parts)
-        used = {g: -(-height * g // lanes) for g in (1, 2, 4, 8, 16) if g <= lanes and b_in % g == 0}
+        used = {g: -(-height * g // lanes) for g in (1, 2, 4, 8, 16) if g <= lanes and b_in % g == tail % g == 0}
         fits = [g for g in used if used[g] <= most]
         if fits:
             break
@@ -247,17 +249,19 @@ def _compiled_walk(job, row, begin, end, addresses, spare, stored, rows, height,
             start = peek(job, 0) + image * peek(job, 1) + line * peek(job, 2) + pixel * peek(job, 3)
             poke(addresses, n, start)
         y, ldy, bias, relu = peek(job, 7), peek(job, 8), peek(job, 9), peek(job, 10)
-        added = peek(job, 21)
+        added, tails = peek(job, 21), peek(job, 22)
         values, crow, off = peek(job, 11), peek(job, 12), peek(job, 13)
         first, heights = peek(job, 14), peek(job, 15)
         for r in range(begin, end):
             t, j = peek(crow, r), peek(first, r)
-            blocks, outputs = peek(crow, r + 1) - t, peek(heights, r)
+            tail, outputs = peek(tails, r), peek(heights, r)
+            blocks = peek(crow, r + 1) - t - (1 if tail else 0)
             at, here = values + t * stored, y + (row * ldy + j) * 4
             more = added + (row * ldy + j) * 4 if added else 0
             if outputs == hh:
                 product_tile(
-                    addresses, off + t * 4, blocks, at, bias + j * 4, more, here, ldy, relu, nn, hh, ww, gg, ll, ss, ff
+                    addresses, off + t * 4, blocks, tail, at, bias + j * 4, more, here, ldy, relu,
+                    nn, hh, ww, gg, ll, ss, ff,
                 )  # fmt: skip
             else:  # beyond the last output is somebody else's memory
                 copy_floats(spare + nn * hh * 4, bias + j * 4, outputs)
@@ -266,7 +270,7 @@ def _compiled_walk(job, row, begin, end, addresses, spare, stored, rows, height,
                         copy_floats(spare + n * hh * 4, more + n * ldy * 4, outputs)
                     more = spare
                 product_tile(
-                    addresses, off + t * 4, blocks, at, spare + nn * hh * 4, more, spare, hh, relu,
+                    addresses, off + t * 4, blocks, tail, at, spare + nn * hh * 4, more, spare, hh, relu,
                     nn, hh, ww, gg, ll, ss, ff,
                 )  # fmt: skip
                 for n in range(nn):

@@ -38,20 +38,38 @@ _UNROLLED = 512  # multiplications in the unrolled loop over the inputs of a blo
 
 @intrinsic(prefer_literal=True)
 def product_tile(
-    typing, rows, off, blocks, values, bias, added, y, ldy, relu, n_rows, height, width, group, lanes, splits, half
+    typing,
+    rows,
+    off,
+    blocks,
+    tail,
+    values,
+    bias,
+    added,
+    y,
+    ldy,
+    relu,
+    n_rows,
+    height,
+    width,
+    group,
+    lanes,
+    splits,
+    half,
 ):
     """Addresses: of those of the rows of x, of int32 offsets into them, of values, bias, added (or 0) and y.
 
-    `ldy` numbers lie between two rows of y, and of `added`. The numbers from `n_rows` on are constants.
+    After `blocks` whole blocks comes one of `tail` groups of inputs, if that is not 0. `ldy` numbers lie between two
+    rows of y, and of `added`. The numbers from `n_rows` on are constants.
     """
     constants = (n_rows, height, width, group, lanes, splits, half)
     if not all(isinstance(each, types.IntegerLiteral) for each in constants):
         return None
-    signature = types.void(*[types.int64] * 9, *constants)
+    signature = types.void(*[types.int64] * 10, *constants)
     sizes = [each.literal_value for each in constants]
 
     def generate(context, builder, _signature, arguments):
-        _product(builder, arguments[:9], *sizes)
+        _product(builder, arguments[:10], *sizes)
         return context.get_dummy_value()
 
     return signature, generate
@@ -136,7 +154,7 @@ def stack(typing, count):
 def _product(
     b: Any, arguments: Any, rows: int, height: int, width: int, group: int, lanes: int, splits: int, half: int
 ) -> None:
-    table, off, blocks, values, bias, added, y, ldy, relu = arguments
+    table, off, blocks, tail, values, bias, added, y, ldy, relu = arguments
     vector = ir.VectorType(_FLOAT, lanes)
     registers = -(-height * group // lanes)
     steps = width // group
@@ -160,10 +178,13 @@ def _product(
                 sums[s] = b.call(fma, [repeated, stored[v], sums[s]])
         return sums
 
-    def block(sums: list[Any], t: Any) -> list[Any]:
+    def begin(t: Any) -> tuple[list[Any], Any]:
+        """Where block t meets each row of x, and its values."""
         skip = b.sext(b.load(b.gep(off, [t])), _LONG)
-        xs = [b.gep(start, [skip]) for start in starts]
-        at = b.gep(values, [b.mul(t, _long(steps * registers * lanes))])
+        return [b.gep(start, [skip]) for start in starts], b.gep(values, [b.mul(t, _long(steps * registers * lanes))])
+
+    def block(sums: list[Any], t: Any) -> list[Any]:
+        xs, at = begin(t)
 
         def inputs(sums: list[Any], k: Any) -> list[Any]:
             here = b.gep(at, [b.mul(k, _long(unrolled * registers * lanes))])
@@ -174,7 +195,17 @@ def _product(
 
         return _loop(b, _long(steps // unrolled), sums, inputs)
 
+    def last(sums: list[Any], _t: Any) -> list[Any]:
+        xs, at = begin(blocks)
+
+        def inputs(sums: list[Any], k: Any) -> list[Any]:
+            inner = [b.gep(x, [b.mul(k, _long(group))]) for x in xs]
+            return step(sums, inner, b.gep(at, [b.mul(k, _long(registers * lanes))]), 0)
+
+        return _loop(b, tail, sums, inputs)
+
     sums = _loop(b, blocks, [zero] * (splits * rows * registers), block)
+    sums = _loop(b, b.zext(b.icmp_signed(">", tail, _long(0)), _LONG), sums, last)
     for split in range(1, splits):
         part = sums[split * rows * registers : (split + 1) * rows * registers]
         sums[: rows * registers] = [b.fadd(a, p) for a, p in zip(sums, part, strict=False)]
