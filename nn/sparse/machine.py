@@ -108,8 +108,8 @@ class Gradient(NamedTuple):
 def tile_for(b_out: int, b_in: int, half: bool, tail: int = 0) -> Tile:
     """The tile for blocks of b_out x b_in. A taller block is cut into parts of at most `height` outputs.
 
-    The last column of blocks may have `tail` inputs only. As many inputs share a register as fill its lanes best, and as
-    many rows form a tile as leave the sums in registers.
+    The last column of blocks may have `tail` inputs only. As many inputs share a register as fill its lanes best, and
+    as many rows form a tile as leave the sums in registers.
     """
     lanes, registers = _vectors()
     most = 6 if registers > 16 else 3
