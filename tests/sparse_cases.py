@@ -52,7 +52,8 @@ def recorded(x: Tensor, weight: BlockSparse, *rest: Any, **geometry: Any) -> Ten
     with torch.inference_mode(False), torch.enable_grad():
         values = weight.values.detach()
         values = (values.clone() if values.is_inference() else values).requires_grad_()
-        return block_sparse(x.clone() if x.is_inference() else x, replace(weight, values=values), *rest, **geometry)
+        x = x.clone() if x.is_inference() else x
+        return block_sparse(x, replace(weight, values=values), *rest, **geometry).detach()
 
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none", **geometry: Any) -> Tensor:
@@ -115,6 +116,7 @@ def error(y: Tensor, wanted: Tensor) -> float:
     """The largest difference relative to the largest number wanted; infinite where shapes differ or a NaN stands."""
     if y.shape != wanted.shape:
         return float("inf")
+    y, wanted = y.detach(), wanted.detach()
     if not wanted.numel():
         return 0.0
     difference = (y.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-300)

@@ -47,7 +47,9 @@ NN_FLOORS = (
     ("identity", "readiness"),
     ("sparsifier",),
     ("pruning", "checkpoint", "logs", "pictures", "integrations"),
+    ("sparse",),
 )
+# The same inside `sparseopt.nn.sparse`.
 NN_DOORS = {
     ("schedule", "pictures"): "schedule.plot() draws",
     ("reporting", "pictures"): "report.plot() draws",

@@ -23,6 +23,8 @@ from torch import nn  # noqa: E402
 from sparseopt.experiments.networks import click_model, resnet20  # noqa: E402
 from sparseopt.nn import PhaseSchedule, prune  # noqa: E402
 from sparseopt.nn.sparse import onnx_export  # noqa: E402
+from sparseopt.nn.sparse.benchmark import drop_random_blocks  # noqa: E402
+from sparseopt.nn.sparse.compression import compress  # noqa: E402
 from sparseopt.nn.sparse.densify import densified  # noqa: E402
 from sparseopt.nn.sparse.layers import BlockSparseConv1d, BlockSparseConv2d, BlockSparseLinear  # noqa: E402
 from sparseopt.nn.sparse.onnx_export import export_onnx  # noqa: E402
@@ -105,6 +107,18 @@ def test_a_compressed_network_is_written_with_dense_layers(tmp_path: Path) -> No
     assert (kinds.count("Conv"), kinds.count("Relu")) == (2, 2)
     (weight,) = (entry for entry in written.graph.initializer if list(entry.dims) == [16, 8, 3, 3])
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(weight), model[0].weight.to_dense().numpy())
+
+
+@pytest.mark.parametrize("backend", ["auto", "sparse"])
+def test_what_compress_makes_can_be_exported(tmp_path: Path, backend: str) -> None:
+    model, file = resnet20(), tmp_path / "resnet20.onnx"
+    model(torch.randn(16, 3, 32, 32))
+    drop_random_blocks(model.eval(), 0.9, 8)
+    model.layer3[0].conv1.weight.data[8:24] = 0.0  # channels that compress removes
+    x = torch.randn(3, 3, 32, 32)
+    fast = compress(model, backend=backend, example_input=x, block=8)
+    assert export_onnx(fast, x, file) < 1e-5
+    np.testing.assert_allclose(run(file, x[:1])[0], exact(model, x[:1]), rtol=1e-3, atol=1e-4)
 
 
 def test_integers_go_in(tmp_path: Path) -> None:

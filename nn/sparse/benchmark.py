@@ -7,9 +7,10 @@ wrong product is no result. Then they are timed in turns, see `race`.
     sparse      `compress(model, backend=...)`, for every batch size anew: "auto" may leave layers dense
     throughput  batch / time
     speed-up    time of the fastest dense network / time
-    limit       1 / density: all multiplications of linear layers and convolutions over those with weights that are left
+    limit       1 / density: multiplications by all weights of linear layers and convolutions, over those that are left
 
-What is not multiplication, as reading activations or max-pooling, is not counted: it keeps whole networks from 1 / density.
+What is no such multiplication is not counted, as adding, max-pooling or writing activations: it keeps whole networks
+from 1 / density.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,9 @@ from sparseopt.nn.sparse.rivals import Contestant, channels_last, contestant, ri
 from sparseopt.nn.sparse.timing import race
 from sparseopt.nn.sparse.wiring import Wiring
 
-__all__ = ["Result", "bench_linear", "bench_network", "drop_random_blocks", "environment"]
+__all__ = ["Result", "Way", "bench_linear", "bench_network", "compressed", "drop_random_blocks", "environment"]
 
-BACKENDS = ("auto", "sparse")
+Way = Callable[[Any], nn.Module]
 TOLERANCE = 1e-3  # of the largest output; sums of thousands of float32 numbers in different orders
 
 
@@ -52,8 +54,8 @@ class Result:
     ----------
     case : str
         The network, or the size of the layer: outputs x inputs.
-    block : tuple of int
-        (outputs, inputs) of a block.
+    block : tuple of int, or None
+        (outputs, inputs) of a block, if all have the same.
     sparsity : float
         Share of the blocks that was dropped in the layers that have blocks.
     density : float
@@ -70,7 +72,7 @@ class Result:
     """
 
     case: str
-    block: tuple[int, int]
+    block: tuple[int, int] | None
     sparsity: float
     density: float
     batch: int
@@ -101,7 +103,7 @@ class Result:
         names = (*self.dense, *self.sparse)
         return {
             **asdict(self),
-            "block": list(self.block),
+            "block": None if self.block is None else list(self.block),
             **derived,
             "throughput": {name: self.throughput(name) for name in names},
         }
@@ -109,24 +111,27 @@ class Result:
 
 def bench_network(
     model: nn.Module,
+    ways: Mapping[str, Way],
     example: Callable[[int], Any],
     batches: Sequence[int],
-    block: int | tuple[int, int],
-    sparsity: float,
     case: str,
+    block: tuple[int, int] | None,
+    sparsity: float,
     seconds: float = 10.0,
 ) -> Iterator[Result]:
-    """Time a network with zeros in its blocks, dense and compressed.
+    """Time a network with zeros in its blocks, dense and in other ways.
 
     Parameters
     ----------
     model : nn.Module
         Dense; not changed, and run in evaluation mode.
+    ways : dict from str to callable
+        From an input to the network that is timed on it; see `compressed`.
     example : callable
         From the number of items to an input.
     batches : sequence of int
-    block, sparsity, case
-        What was done to the network, for the results; `block` is also that of `compress`.
+    case, block, sparsity
+        What was done to the network, for the results.
     seconds : float
         Time for each batch size; slow networks take more, three rounds at least.
 
@@ -145,16 +150,25 @@ def bench_network(
     if not counted.macs or not counted.macs_kept:
         raise ValueError(f"{case} multiplies by no weight that is left: there is nothing to time.")
     fold_batch_norms(Wiring(model))
-    sides = (block, block) if isinstance(block, int) else block
     for batch in batches:
         inputs = example(batch)
         dense = rivals(model, inputs)
-        sparse = {backend: _compressed(model, inputs, backend, sides) for backend in BACKENDS}
+        sparse = {name: channels_last(contestant(way(inputs), inputs)) for name, way in ways.items()}
         contestants = {**dense, **sparse}
         _require_equal(contestants)
         times = race(contestants, seconds, least=3)
         found = [{name: 1e3 * times[name] for name in group} for group in (dense, sparse)]
-        yield Result(case, sides, sparsity, counted.macs_kept / counted.macs, batch, *found)
+        yield Result(case, block, sparsity, counted.macs_kept / counted.macs, batch, *found)
+
+
+def compressed(model: nn.Module, block: tuple[int, int]) -> dict[str, Way]:
+    """`compress(model, backend=...)` for both backends; the model is not changed."""
+
+    def way(backend: str, inputs: Any) -> nn.Module:
+        entry = channels_last(contestant(deepcopy(model), inputs))
+        return compress(entry.model, backend=backend, example_input=entry.example, block=block)
+
+    return {backend: partial(way, backend) for backend in ("auto", "sparse")}
 
 
 def bench_linear(
@@ -200,12 +214,13 @@ def bench_linear(
             layers[block, sparsity] = BlockSparseLinear.from_dense(linear, block, mask)
     for batch in batches:
         x = torch.randn(batch, inputs, generator=chance)
-        for (block, sparsity), layer in layers.items():
+        for layer in layers.values():
             _require_equal({"dense": Contestant(layer.to_dense(), (x,)), "sparse": Contestant(layer, (x,))})
         dense = rivals(linear, x)
         _require_equal(dense)
         sparse = {f"{block} {sparsity}": Contestant(layer, (x,)) for (block, sparsity), layer in layers.items()}
-        times = race({**dense, **sparse}, seconds)
+        contestants = {**dense, **sparse}
+        times = race(contestants, seconds)
         shared = {name: 1e3 * times[name] for name in dense}
         for (block, sparsity), layer in layers.items():
             found = {"sparse": 1e3 * times[f"{block} {sparsity}"]}
@@ -247,6 +262,7 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # others' work would be in the times
         "versions": {"torch": torch.__version__, **{name: version(name) for name in ("numpy", "numba")}},
     }
 
@@ -256,13 +272,6 @@ def _random_mask(grid: BlockGrid, sparsity: float, chance: torch.Generator) -> T
     mask = torch.zeros(grid.n_blocks, dtype=torch.bool)
     mask[torch.randperm(grid.n_blocks, generator=chance)[: kept_blocks(grid.n_blocks, sparsity)]] = True
     return mask.view(grid.counts)
-
-
-def _compressed(model: nn.Module, inputs: Any, backend: str, block: tuple[int, int]) -> Contestant:
-    entry = channels_last(contestant(deepcopy(model), inputs))
-    example = entry.example if isinstance(inputs, dict) else tuple(entry.example)
-    smaller = compress(entry.model, backend=backend, example_input=example, block=block)
-    return channels_last(Contestant(smaller, entry.example))
 
 
 def _require_equal(contestants: Mapping[str, Contestant]) -> None:

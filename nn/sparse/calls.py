@@ -1,11 +1,15 @@
 """Running a model on an example: what reaches its layers, and whether two models say the same.
 
-A run takes place in evaluation mode, without gradients and with the same random numbers every time, and leaves the model
-and the example as they were. The difference of two results is the largest over their tensors a, b of
+A run takes place in evaluation mode, without gradients and with the same random numbers every time, and leaves model
+and example as they were. The fast path of transformers is off: it computes with the weights of layers that it does not
+call, and gives other results where its input is padded.
 
-    ||a - b|| / ||a||,
+The difference of two results is the largest, over their tensors of numbers a and b, of
 
-where entries that are infinite or NaN in both are equal.
+    ||a - b|| / ||a||.
+
+Entries that are NaN or the same infinity in both are equal. Indices, and tensors whose shapes depend on the numbers in
+them, may change with the last digit and are not compared.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-__all__ = ["Seen", "difference", "evaluating", "inputs_of", "run"]
+__all__ = ["Seen", "apply", "difference", "evaluating", "inputs_of", "run"]
 
 
 class Seen(NamedTuple):
@@ -59,12 +63,22 @@ def run(model: nn.Module, example_input: Any) -> Any:
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError("the model has lazy layers without shapes: run one batch through it before compressing it.")
     example = pytree.tree_map_only(Tensor, torch.clone, example_input)  # a model may write into its input
+    fast = torch.backends.mha.get_fastpath_enabled()
     devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
     with evaluating(model), torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
-        if isinstance(example, Mapping):
-            return model(**example)
-        return model(*example) if isinstance(example, Sequence) else model(example)
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            return apply(model, example)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def apply(model: nn.Module, example: Any) -> Any:
+    """model(example), model(*example) for a tuple, model(**example) for a dict."""
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, Sequence) else model(example)
 
 
 def inputs_of(model: nn.Module, example_input: Any, modules: Iterable[nn.Module]) -> dict[nn.Module, Counter[Seen]]:
@@ -76,35 +90,32 @@ def inputs_of(model: nn.Module, example_input: Any, modules: Iterable[nn.Module]
         seen.setdefault(module, Counter())[Seen(tuple(x.shape), x.dtype, x.device)] += 1
 
     handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it computes with the weights of layers that it does not call
     try:
         run(model, example_input)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
     return seen
 
 
 def difference(first: Any, second: Any) -> float:
-    """The largest relative difference between the tensors in two results; infinite if they are not built alike.
+    """The largest relative difference between tensors in two results.
 
     >>> difference({"y": torch.tensor([3.0, 4.0])}, {"y": torch.tensor([3.0, 4.5])})
     0.1
     """
-    ours, theirs = pytree.tree_leaves(first), pytree.tree_leaves(second)
-    if len(ours) != len(theirs):
-        return float("inf")
-    return max((_distance(a, b) for a, b in zip(ours, theirs, strict=True)), default=0.0)
+    pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=False)
+    return max((_distance(a, b) for a, b in pairs if _are_numbers(a) and _are_numbers(b)), default=0.0)
 
 
-def _distance(a: Any, b: Any) -> float:
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return 0.0 if isinstance(a, Tensor) == isinstance(b, Tensor) else float("inf")
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return float("inf")
-    a, b = (t.detach().to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return 0.0
+    a, b = a.detach().double(), b.detach().double()
     same = (a == b) | (a.isnan() & b.isnan())
     error = torch.where(same, 0.0, a - b).norm()
     return float(error / torch.where(a.isfinite(), a, 0.0).norm()) if error else 0.0

@@ -22,7 +22,7 @@ class LayerChoice:
     kind : str
         Type of the module there: "Linear", "Conv2d", ...
     shape : tuple of int
-        Shape of its weight, without channels that were removed.
+        Shape of its weight there.
     chosen : {"dense", "sparse", "shrunk"}
         What it is now.
     reason : str
@@ -33,6 +33,8 @@ class LayerChoice:
         Share of the blocks that are stored; without blocks, of the entries that are not zero.
     dense_ms, sparse_ms, shrunk_ms : float or None
         Medians of one call; of all its calls, if the network calls it more than once. None if not measured.
+    removed : (outputs, inputs)
+        Channels that have left the network, see `sparseopt.nn.sparse.removal`.
     """
 
     name: str
@@ -45,6 +47,7 @@ class LayerChoice:
     dense_ms: float | None = None
     sparse_ms: float | None = None
     shrunk_ms: float | None = None
+    removed: tuple[int, int] = (0, 0)
 
     @property
     def speedup(self) -> float | None:
@@ -87,6 +90,7 @@ class Compression:
                 **{name: getattr(layer, name) for name in ("name", "kind", "chosen", "reason", "density")},
                 **{name: getattr(layer, name) for name in ("dense_ms", "sparse_ms", "shrunk_ms", "speedup")},
                 "shape": list(layer.shape),
+                "removed": list(layer.removed),
                 "block": None if layer.block is None else list(layer.block),
             }
             for layer in self.layers
@@ -99,7 +103,7 @@ class Compression:
         rows = [heading, *(_row(layer) for layer in self.layers)]
         lines = columns(rows, indent="", left=4)
         width = max(map(len, lines))
-        reasons = ["reason", *(layer.reason for layer in self.layers)]
+        reasons = ["reason", *(_reason(layer) for layer in self.layers)]
         lines = [f"{line:<{width}}  {reason}".rstrip() for line, reason in zip(lines, reasons, strict=True)]
         if self.speedup is not None:
             lines.append(
@@ -115,6 +119,11 @@ def _row(layer: LayerChoice) -> tuple[str, ...]:
     speedup = "-" if layer.speedup is None else f"{layer.speedup:.2f}"
     times = (_ms(layer.dense_ms), _ms(layer.sparse_ms))
     return (layer.name, matrix, layer.chosen, block, f"{layer.density:.3f}", *times, speedup)
+
+
+def _reason(layer: LayerChoice) -> str:
+    gone = [f"{n} {what} removed" for n, what in zip(layer.removed, ("outputs", "inputs"), strict=True) if n]
+    return ", ".join([layer.reason] * bool(layer.reason) + gone)
 
 
 def _ms(milliseconds: float | None) -> str:

@@ -27,7 +27,11 @@ __all__ = ["absorb_relus", "fold_batch_norms", "relu_after"]
 _RELU_FUNCTIONS = (torch.relu, torch.relu_, functional.relu, functional.relu_)
 _RELU_METHODS = ("relu", "relu_")
 # Dimensions of what BatchNorm must get, for its channels to be the outputs of the layer.
-_PAIRS = {nn.Linear: (nn.BatchNorm1d, 2), nn.Conv1d: (nn.BatchNorm1d, 3), nn.Conv2d: (nn.BatchNorm2d, 4)}
+_PAIRS: dict[type[nn.Module], tuple[type[nn.Module], int]] = {
+    nn.Linear: (nn.BatchNorm1d, 2),
+    nn.Conv1d: (nn.BatchNorm1d, 3),
+    nn.Conv2d: (nn.BatchNorm2d, 4),
+}
 
 
 def fold_batch_norms(wiring: Wiring, dimensions: Mapping[nn.Module, int] | None = None) -> dict[str, str]:
@@ -56,8 +60,9 @@ def fold_batch_norms(wiring: Wiring, dimensions: Mapping[nn.Module, int] | None 
     """
     folded = {}
     for name, node in wiring.nodes().items():
-        norm, source = wiring.module(node), node.args[0]
-        layer = wiring.module(source)
+        source: Any = node.args[0]
+        norm: Any = wiring.module(node)
+        layer: Any = wiring.module(source)
         kind, needed = _PAIRS.get(type(layer), (None, 0))
         if kind is None or type(norm) is not kind or len(source.users) != 1 or norm.running_mean is None:
             continue

@@ -3,7 +3,7 @@
 Between a layer P and the layers C that read it, through functions of single numbers such as ReLU, a channel can go if
 
     nobody reads it:      every C has weights of zero for it, or
-    it is a constant:     the row of P is zero, so all C get k = f(bias of P), and  W_C[:, c] k  goes into the bias of C.
+    it is a constant:     the row of P is zero, all C get k = f(bias of P), and  W_C[:, c] k  goes into the bias of C.
 
 The second is exact for Linear. A convolution that pads with zeros reads zeros past the edge where it should read k, so
 there it holds for k = 0 only. A channel that goes takes a row of P with it, and that may leave inputs of P unread:
@@ -115,7 +115,7 @@ def _function(wiring: Wiring, node: fx.Node, kind: type[nn.Module]) -> Function 
             return lambda k: k  # of a constant image
         return module if type(module) in _MODULES else None
     if node.op == "call_function" and target in _FUNCTIONS:
-        return lambda k: target(k, **named)  # type: ignore[operator]
+        return lambda k: target(k, **named)
     if node.op == "call_method" and target in _METHODS:
         return lambda k: getattr(k, str(target))(**named)
     return None

@@ -13,8 +13,10 @@ same results; which is fastest differs between machines and batch sizes, so all 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +29,17 @@ __all__ = ["Contestant", "channels_last", "contestant", "rivals"]
 _OPS: Any = torch.ops
 
 
-class Contestant(NamedTuple):
+@dataclass(frozen=True)
+class Contestant:
     """A network, and an example as a tuple or dict of arguments."""
 
     model: nn.Module
     example: Any
 
-    @torch.inference_mode()
     def __call__(self) -> Any:
-        """The outputs for the example."""
-        return self.model(**self.example) if isinstance(self.example, dict) else self.model(*self.example)
+        """The outputs for the example, without what autograd would need."""
+        with torch.inference_mode():
+            return self.model(**self.example) if isinstance(self.example, dict) else self.model(*self.example)
 
 
 def contestant(model: nn.Module, example: Any) -> Contestant:
@@ -48,7 +51,8 @@ def contestant(model: nn.Module, example: Any) -> Contestant:
 
 def channels_last(entry: Contestant) -> Contestant:
     """The same with images and the weights of convolutions in channels-last memory; the network itself is moved."""
-    return Contestant(entry.model.to(memory_format=torch.channels_last), pytree.tree_map(_moved, entry.example))
+    network: Any = entry.model
+    return Contestant(network.to(memory_format=torch.channels_last), pytree.tree_map(_moved, entry.example))
 
 
 def rivals(model: nn.Module, example: Any) -> dict[str, Contestant]:
@@ -78,13 +82,16 @@ def rivals(model: nn.Module, example: Any) -> dict[str, Contestant]:
     found = {}
     for name, change in ways.items():
         for order in ("channels first", "channels last") if convs else ("",):
-            other = replaced(model, lambda at, module, change=change: change(module, sizes.get(at)))
-            entry = Contestant(other, plain.example)
+            entry = Contestant(replaced(model, partial(_changed, change, sizes)), plain.example)
             found[f"{name}, {order}" if order else name] = channels_last(entry) if order.endswith("last") else entry
     return found
 
 
 _Change = Callable[[nn.Module, Any], "nn.Module | None"]
+
+
+def _changed(change: _Change, sizes: Mapping[str, torch.Size], name: str, module: nn.Module) -> nn.Module | None:
+    return change(module, sizes.get(name))
 
 
 def _ways(model: nn.Module, convs: bool) -> dict[str, _Change]:

@@ -10,6 +10,7 @@ blocks were whole rows or columns, or few blocks remain and those side by side.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn import functional
 __all__ = ["ShrunkConv2d", "ShrunkLayer", "ShrunkLinear"]
 
 
-class ShrunkLayer(nn.Module):
+class ShrunkLayer(nn.Module, ABC):
     """What the layers share: a small weight, the bias of all outputs, and which outputs and inputs the weight has."""
 
     outputs: Tensor
@@ -68,8 +69,9 @@ class ShrunkLayer(nn.Module):
         (all_out, all_in), (out, into) = self.size, self.weight.shape[:2]
         return f"{all_in}, {all_out}, inputs={into}, outputs={out}, bias={self.bias is not None}"
 
+    @abstractmethod
     def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        raise NotImplementedError
+        """The product with the small weight."""
 
 
 class ShrunkLinear(ShrunkLayer):

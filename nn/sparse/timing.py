@@ -29,7 +29,7 @@ Call = Callable[[], Any]
 Timer = Callable[[Mapping[str, Call]], dict[str, float]]
 
 
-def race(calls: Mapping[str, Call], seconds: float = 0.25, least: int = 5, most: int = 300) -> dict[str, float]:
+def race(calls: Mapping[str, Call], seconds: float = 0.2, least: int = 5, most: int = 300) -> dict[str, float]:
     """Median seconds of every call; they take turns and need no gradients.
 
     Parameters
@@ -80,13 +80,15 @@ def dense_forms(layer: nn.Module, x: Tensor, activation: str = "none") -> dict[s
     >>> torch.allclose(*(call() for call in forms.values()), atol=1e-5)
     True
     """
+    forms: dict[str, Call] = {}
     if isinstance(layer, nn.Conv2d) and x.ndim == 4:
         formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-        return {
-            name: with_relu(partial(deepcopy(layer).to(memory_format=way), x.contiguous(memory_format=way)), activation)
-            for name, way in formats.items()
-        }
-    forms = {"torch": with_relu(partial(layer, x), activation)}
+        for name, way in formats.items():
+            moved: Any = deepcopy(layer)
+            moved.to(memory_format=way)
+            forms[name] = with_relu(partial(moved, x.contiguous(memory_format=way)), activation)
+        return forms
+    forms["torch"] = with_relu(partial(layer, x), activation)
     if isinstance(layer, nn.Linear) and x.device.type == "cpu" and x.numel():
         product = partial(_onednn, x, layer.weight.detach(), _detached(layer.bias), activation)
         try:
@@ -105,14 +107,10 @@ def with_relu(call: Call, activation: str) -> Call:
 
 def _timed(call: Call) -> float:
     start = perf_counter()
-    _wait_for(call())
-    return perf_counter() - start
-
-
-def _wait_for(result: Any) -> None:
-    """A GPU works on after the call has returned."""
-    if torch.cuda.is_initialized():
+    call()
+    if torch.cuda.is_initialized():  # a GPU works on after the call has returned
         torch.cuda.synchronize()
+    return perf_counter() - start
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:

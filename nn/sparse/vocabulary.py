@@ -22,9 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sparseopt.nn.sparse.layers import BlockSparseConv1d, BlockSparseConv2d, BlockSparseLayer, BlockSparseLinear
-
-__all__ = ["ATTRIBUTES", "CONSTANTS", "FUNCTIONS", "FUNCTION_NAMES", "LAYERS", "METHODS", "MODULES"]
+__all__ = ["ATTRIBUTES", "CONSTANTS", "DTYPES", "FUNCTIONS", "FUNCTION_NAMES", "METHODS", "MODULES"]
 
 _OPERATORS = """
     add sub mul truediv floordiv mod pow matmul neg pos abs invert and_ or_ xor eq ne lt le gt ge getitem
@@ -85,9 +83,9 @@ FUNCTION_NAMES = {function: name for name, function in reversed(FUNCTIONS.items(
 METHODS = frozenset(_named("", torch.Tensor, _BOTH + _TENSOR))
 ATTRIBUTES = frozenset({"shape", "ndim", "dtype", "device", "T", "mT", "is_cuda"})
 
-_DTYPES = "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 complex128"
-_FORMATS = "contiguous_format preserve_format channels_last channels_last_3d"
-CONSTANTS = {name: getattr(torch, name) for name in f"{_DTYPES} {_FORMATS}".split()}
+DTYPES = tuple("float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64".split())
+_FORMATS = ("contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
+CONSTANTS = {name: getattr(torch, name) for name in DTYPES + _FORMATS}
 
 _CONV = "in_channels out_channels kernel_size stride padding dilation groups bias padding_mode"
 _NORM = "num_features eps momentum affine track_running_stats bias"
@@ -145,7 +143,4 @@ MODULES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     for names, arguments in _ARGUMENTS.items()
     for name in names.split()
     if hasattr(nn, name)
-}
-LAYERS: dict[str, type[BlockSparseLayer]] = {
-    kind.__name__: kind for kind in (BlockSparseLinear, BlockSparseConv1d, BlockSparseConv2d)
 }

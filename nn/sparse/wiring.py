@@ -55,7 +55,8 @@ class Wiring:
                 first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
                 self.obstacle = f"torch.fx cannot trace it ({first})"
         self._calls = Counter(str(node.target) for node in self.graph.nodes if node.op == "call_module")
-        self._read = {str(node.target).rpartition(".")[0] for node in self.graph.nodes if node.op == "get_attr"}
+        reads = {str(node.target).rpartition(".")[0] for node in self.graph.nodes if node.op == "get_attr"}
+        self._read = reads - {""}  # the model itself may read its own
         holders = Counter(
             id(parameter)
             for module in model.modules()
@@ -101,9 +102,11 @@ def _obstacle(model: nn.Module) -> str:
         return "it is in training mode"
     if any(_hooks(module) for module in model.modules()):
         return "it has hooks"
-    optional = [p for p in inspect.signature(model.forward).parameters.values() if p.default is not p.empty]
-    optional += [p for p in inspect.signature(model.forward).parameters.values() if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return f"its forward has the optional argument {optional[0].name!r}" if optional else ""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for name, parameter in inspect.signature(model.forward).parameters.items():
+        if parameter.default is not parameter.empty or parameter.kind in kinds:
+            return f"its forward has the optional argument {name!r}"
+    return ""
 
 
 def _hooks(module: nn.Module) -> bool:

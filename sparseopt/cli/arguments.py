@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparseopt import __version__
+from sparseopt.cli.bench import add_nn
 from sparseopt.cli.check import add_check
 from sparseopt.console import Parser, add_parameters, named_number, positive_integer
 from sparseopt.losses import LOSSES
@@ -23,6 +24,7 @@ _EXAMPLES = """examples:
   sparseopt verify x.json                             check such a file in ball arithmetic
   sparseopt check --out checks                        check the statements of the paper, write a page about them
   sparseopt regularizers                              what --penalty can name
+  sparseopt nn bench --model resnet50 --sparsity .9   time a block-sparse network against the dense one
 """
 
 _GROUPS = """\
@@ -100,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("files", metavar="FILE.json", nargs="+")
     said = "Check the statements of arXiv 2402.17902 and extensions of them; exit status 1 if one is not as expected."
     add_check(command("check", "check the statements of the paper, or a regularizer of your own", said, None))
+    said = "Networks: see `sparseopt nn bench --help`."
+    add_nn(command("nn", "time block-sparse networks", said, None))
     demo = commands.add_parser("demo", help="solve data sets that come with scikit-learn and draw their paths")
     demo.add_argument("data", nargs="?", default="all", choices=("breast", "diabetes", "digits", "all"))
     demo.add_argument("--plot", metavar="DIR", default=".", help="folder for the figures (default: the current one)")

@@ -40,6 +40,10 @@ def _lines(args: argparse.Namespace) -> Iterator[str]:
         from sparseopt.cli.check import run_check
 
         return run_check(args)
+    if args.command == "nn":
+        from sparseopt.cli.bench import run_nn
+
+        return run_nn(args)
     if args.command == "select":
         from sparseopt.cli.select import run_select
 

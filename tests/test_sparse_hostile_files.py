@@ -1,0 +1,737 @@
+"""Damaged and hostile files of models: one sentence, before any kernel runs; and nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import json
+import os
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch", reason="loading models needs torch")
+pytest.importorskip("safetensors", reason="loading models needs safetensors")
+
+from stored_models import Forger, sparse  # noqa: E402
+from torch import fx, nn  # noqa: E402
+
+from sparseopt.nn.sparse import files, format, graphs, records, tensorfiles, vocabulary  # noqa: E402
+from sparseopt.nn.sparse.files import load, save  # noqa: E402
+
+Change = Callable[[Forger], Any]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small valid file: sparse and dense layers, a convolution, batch norm, a loose parameter, tied tensors."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("whole") / "whole.safetensors"
+    save(sparse(Small()), path)
+    return path
+
+
+class Small(nn.Module):
+    """A bit of everything that can be attacked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, 8)
+        self.last = nn.Linear(8, 4)
+        self.twin = nn.Linear(8, 4)
+        self.twin.weight = self.last.weight
+        self.scale = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Any) -> Any:
+        x = nn.functional.relu(self.norm(self.conv(x))).mean(dim=(2, 3))
+        return torch.cat([self.last(self.fc(x) * self.scale), self.twin(x)], dim=1).view(x.shape[0], -1)
+
+
+INPUT = (2, 8, 4, 4)
+
+
+def verdict(path: Path, model: nn.Module | None = None) -> str | None:
+    """None if the file is loaded and runs, or the one sentence with which it is refused."""
+    try:
+        model = load(path, model)
+    except ValueError as error:
+        text = str(error)
+        assert text.startswith(f"{path} cannot be loaded: "), text
+        assert text.endswith("."), text
+        assert text.isprintable(), text
+        assert not re.search(r"\.\s", text.replace("...", "")), text
+        assert len(text) < len(str(path)) + 700, text
+        return text.removeprefix(f"{path} cannot be loaded: ")
+    with torch.no_grad():
+        try:
+            model(torch.randn(INPUT))
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError, NotImplementedError):
+            pass  # a valid file of a model that cannot take this input, or none
+    return None
+
+
+def check_refused(path: Path, words: str, model: nn.Module | None = None) -> None:
+    """The law of this file."""
+    said = verdict(path, model)
+    assert said is not None, "the file was loaded"
+    assert words in said, said
+
+
+def test_the_whole_file_is_valid_and_the_forger_writes_it_as_it_is(whole: Path, tmp_path: Path) -> None:
+    assert verdict(whole) is None
+    Forger(whole).write(tmp_path / "m")
+    assert verdict(tmp_path / "m") is None
+    x = torch.randn(INPUT)
+    assert torch.equal(load(tmp_path / "m")(x), load(whole)(x))
+
+
+# ------------------------------------------------------------------------------------------------ damage
+
+
+def test_a_file_that_is_truncated_anywhere_is_refused(whole: Path, tmp_path: Path) -> None:
+    data = whole.read_bytes()
+    begin = 8 + int.from_bytes(data[:8], "little")
+    for length in itertools.chain(range(0, begin, 7), range(begin - 3, len(data), 11), [len(data) - 1]):
+        (tmp_path / "m").write_bytes(data[:length])
+        check_refused(tmp_path / "m", "truncated, damaged or no file of safetensors")
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_changed_byte_is_noticed(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(whole.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    (tmp_path / "m").write_bytes(content)
+    said = verdict(tmp_path / "m")
+    # Blanks that JSON does not count, and the name of the format for other readers, carry nothing.
+    assert said is not None or b'"format":"pt"' not in content or content[:8] == whole.read_bytes()[:8]
+    assert said is not None or load(tmp_path / "m").state_dict().keys() == load(whole).state_dict().keys()
+
+
+def raw(header: Any, body: bytes = b"", length: int | None = None) -> bytes:
+    """A file with a header of any kind."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + body
+
+
+def entry(*shape: Any, dtype: Any = "F32", at: Any = (0, 8)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(at)}
+
+
+EIGHT = bytes(8)
+RAW: dict[str, bytes] = {
+    "empty": b"",
+    "seven bytes": bytes(7),
+    "a header of 2^63 bytes": raw({}, length=2**63),
+    "a header of 2^64 - 1 bytes": raw({}, length=2**64 - 1),
+    "a header of a terabyte": raw({}, length=2**40),
+    "a header longer than the file": raw({}, EIGHT, length=11),
+    "a header of no bytes": raw(b""),
+    "no JSON": raw(b"hello"),
+    "no UTF-8": raw(b'{"\xff": 1}'),
+    "a list": raw([1]),
+    "deep nesting": raw(b"[" * 200_000),
+    "deep nesting of objects": raw(b'{"a":' * 200_000),
+    "overlap": raw({"a": entry(2), "b": entry(2, at=(4, 12))}, bytes(12)),
+    "the same place twice": raw({"a": entry(2), "b": entry(2)}, EIGHT),
+    "a hole": raw({"a": entry(2, at=(4, 12))}, bytes(12)),
+    "bytes at the end": raw({"a": entry(2)}, bytes(9)),
+    "an end before the start": raw({"a": entry(2, at=(8, 0))}, EIGHT),
+    "out of the file": raw({"a": entry(2, at=(0, 2**40))}, EIGHT),
+    "a negative offset": raw({"a": entry(2, at=(-8, 0))}, EIGHT),
+    "a negative shape": raw({"a": entry(-2)}, EIGHT),
+    "a shape of half numbers": raw({"a": entry(2.5)}, EIGHT),
+    "a shape of NaN": raw(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', EIGHT),
+    "too large a shape": raw({"a": entry(3)}, EIGHT),
+    "a huge shape": raw({"a": entry(2**40, 2**40)}, EIGHT),
+    "a shape that wraps around": raw({"a": entry(2**32, 2**32, at=(0, 0))}),
+    "an unknown dtype": raw({"a": entry(2, dtype="F99")}, EIGHT),
+    "a dtype that torch has not": raw({"a": entry(16, dtype="F4")}, EIGHT),
+    "another dtype": raw({"a": entry(2, dtype="F64")}, EIGHT),
+    "metadata of numbers": raw({"__metadata__": {"sparseopt": 1}, "a": entry(2)}, EIGHT),
+    "pickle": b"\x80\x04\x95\x1a\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
+    "a zip": b"PK\x03\x04" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_a_file_that_is_no_safetensors_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "m").write_bytes(RAW[name])
+    check_refused(tmp_path / "m", "truncated, damaged or no file of safetensors")
+
+
+OTHERS: dict[str, tuple[bytes, str]] = {
+    "no metadata": (raw({"a": entry(2)}, EIGHT), "sparseopt.nn.save did not write"),
+    "other metadata": (raw({"__metadata__": {"format": "pt"}, "a": entry(2)}, EIGHT), "did not write"),
+    "a name twice": (raw(b'{"a":%s,"a":%s}' % ((json.dumps(entry(2)).encode(),) * 2), EIGHT), "comes twice"),
+    "truth values of 7": (
+        raw({"__metadata__": {"sparseopt": "{}"}, "a": entry(8, dtype="BOOL")}, bytes([7] * 8)),
+        "truth values",
+    ),
+    "an empty tensor of 2^62 rows": (
+        raw({"__metadata__": {"sparseopt": "{}"}, "a": entry(2**62, 0, at=(0, 0))}),
+        "a shape or truth values",
+    ),
+    "100 dimensions": (
+        raw({"__metadata__": {"sparseopt": "{}"}, "a": entry(*[1] * 100, at=(0, 4))}, bytes(4)),
+        "a shape or truth values",
+    ),
+    "no checksum": (raw({"__metadata__": {"sparseopt": "{}"}, "a": entry(2)}, EIGHT), "checksum"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_that_only_safetensors_would_take_is_refused(name: str, tmp_path: Path) -> None:
+    content, words = OTHERS[name]
+    (tmp_path / "m").write_bytes(content)
+    check_refused(tmp_path / "m", words)
+
+
+# ------------------------------------------------------------------------------------------------ forged
+
+
+def layer(file: Forger, name: str = "fc") -> dict[str, Any]:
+    return next(record for record in file.description["layers"] if record["names"] == [name])
+
+
+def arguments(name: str = "fc", **changed: Any) -> Change:
+    return lambda file: layer(file, name)["arguments"].update(changed)
+
+
+def record(**changed: Any) -> Change:
+    return lambda file: layer(file).update(changed)
+
+
+def described(**changed: Any) -> Change:
+    return lambda file: file.description.update(changed)
+
+
+def architecture(**changed: Any) -> Change:
+    return lambda file: file.description["model"].update(changed)
+
+
+def entries(name: str, change: Callable[[list[Any]], Any]) -> Change:
+    def edit(file: Forger) -> None:
+        numbers = file.numbers(name)
+        change(numbers)
+        file.put(name, numbers)
+
+    return edit
+
+
+def at(place: int, number: int) -> Callable[[list[Any]], Any]:
+    return lambda numbers: numbers.__setitem__(place, number)
+
+
+def module(name: str, /, **changed: Any) -> Change:
+    def edit(file: Forger) -> None:
+        (found,) = (m for m in file.description["model"]["modules"] if m["names"] == [name])
+        found.update(changed)
+
+    return edit
+
+
+def node(op: str, target: str, /, **changed: Any) -> Change:
+    def edit(file: Forger) -> None:
+        found = [n for n in file.description["model"]["graph"] if (n["op"], n["target"]) == (op, target)]
+        found[0].update(changed)
+
+    return edit
+
+
+def both(*changes: Change) -> Change:
+    return lambda file: [change(file) for change in changes]
+
+
+def renamed(old: str, new: str) -> Change:
+    """A module or tensor under another name, everywhere."""
+
+    def edit(file: Forger) -> None:
+        def swap(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {swap(k): swap(v) for k, v in value.items()}
+            if isinstance(value, list):
+                return [swap(each) for each in value]
+            if isinstance(value, str) and (value == old or value.startswith(f"{old}.")):
+                return new + value[len(old) :]
+            return value
+
+        file.description = swap(file.description)
+        file.header, file.tensors = swap(file.header), swap(file.tensors)
+
+    return edit
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 0
+
+
+DENSE_GIANT = {"in_features": 2**40, "out_features": 4}
+POSITIONS: dict[str, tuple[Change, str]] = {
+    "a column outside": (entries("fc.col", at(0, 2)), "columns of blocks run from 0 to 1"),
+    "a column far outside": (entries("fc.col", at(-1, 2**31 - 1)), "columns of blocks run from 0 to 1"),
+    "a negative column": (entries("fc.col", at(0, -1)), "columns of blocks run from 0 to 1"),
+    "columns out of order": (entries("conv.col", lambda c: c.reverse()), "must increase"),
+    "crow that falls": (entries("conv.crow", at(1, 1000)), "crow must increase"),
+    "crow that starts late": (entries("conv.crow", at(0, 1)), "crow must increase"),
+    "crow that ends late": (entries("conv.crow", at(-1, 1000)), "crow must increase"),
+    "negative crow": (entries("conv.crow", at(1, -5)), "crow must increase"),
+    "too short a crow": (entries("conv.crow", lambda c: c.pop()), "crow has"),
+    "too long a col": (entries("fc.col", lambda c: c.append(0)), "each block needs one"),
+}
+TENSORS: dict[str, tuple[Change, str]] = {
+    "crow of floats": (lambda f: f.put("fc.crow", [0.0, 1.0, 2.0], "f", "F32"), "crow must be int32"),
+    "crow of int64": (lambda f: f.put("fc.crow", [0, 1, 2], "q", "I64"), "crow must be int32"),
+    "col of two dimensions": (lambda f: f.put("fc.col", [0, 1], shape=[1, 2]), "one dimension"),
+    "values of integers": (lambda f: f.header["fc.values"].update(dtype="I32"), "not multiplied"),
+    "values of eight bits": (lambda f: f.header["fc.values"].update(dtype="F8_E4M3"), "truncated, damaged or no file"),
+    "a bias of integers": (lambda f: f.header["fc.bias"].update(dtype="I32"), "not multiplied"),
+    "too short a bias": (lambda f: f.put("fc.bias", [0.0], "f", "F32"), "bias must be (8,)"),
+    "a missing bias": (lambda f: f.remove("fc.bias"), "lacks its tensor 'fc.bias'"),
+    "missing values": (lambda f: f.remove("fc.values"), "lacks its tensor 'fc.values'"),
+    "a missing parameter": (lambda f: f.remove("last.bias"), "no tensor 'last.bias'"),
+    "a missing tied one": (lambda f: f.remove("last.weight"), "cannot be the same"),
+    "a missing loose one": (lambda f: f.remove("scale"), "'scale' is missing"),
+    "an extra tensor": (lambda f: f.put("more", [1]), "'more' has no place"),
+    "an extra tensor of a layer": (lambda f: f.put("fc.more", [1]), "'fc.more' has no place"),
+    "another shape": (lambda f: f.put("last.bias", [0.0] * 5, "f", "F32"), "torch.float32 (4,) in the model"),
+    "integers for numbers": (lambda f: f.header["last.bias"].update(dtype="I32"), "torch.int32 (4,)"),
+    "other values of a block": (lambda f: f.header["fc.values"]["shape"].__setitem__(0, 0), "truncated"),
+}
+DESCRIPTIONS: dict[str, tuple[Change, str]] = {
+    "a later version": (described(version=2), "has format 2"),
+    "version 0": (described(version=0), "has format 0"),
+    "version true": (described(version=True), "no description"),
+    "version 1.0": (described(version=1.0), "no description"),
+    "no version": (lambda f: f.description.pop("version"), "no description"),
+    "another entry": (described(more=1), "must have the entries"),
+    "a missing entry": (lambda f: f.description.pop("tied"), "must have the entries"),
+    "layers that are none": (described(layers=3), "must be list"),
+    "a layer that is none": (described(layers=[3]), "must be dict"),
+    "no layers": (described(layers=[]), "has blocks in one place"),
+    "a layer twice": (lambda f: f.description["layers"].append(layer(f)), "that of another layer"),
+    "a layer without a name": (record(names=[]), "has no name"),
+    "a layer elsewhere": (record(names=["last"]), "lacks its tensor"),
+    "an unknown kind": (record(kind="os.system"), "may not name the layer"),
+    "another kind": (record(kind="BlockSparseConv2d"), "must have the entries"),
+    "a convolution that is linear": (
+        lambda f: layer(f, "conv").update(kind="BlockSparseConv1d"),
+        "takes a weight (out, in, k)",
+    ),
+    "another shape": (arguments(shape=[9, 8]), "crow has"),
+    "a huge shape": (arguments(shape=[2**30, 2**30]), "crow has"),
+    "an overflowing shape": (arguments(shape=[2**70, 8]), "numbers that no layer has"),
+    "a negative shape": (arguments(shape=[-8, 8]), "numbers that no layer has"),
+    "an empty shape": (arguments(shape=[]), "is not valid"),
+    "a shape of floats": (arguments(shape=[8.0, 8]), "must be int"),
+    "a shape of truth": (arguments(shape=[True, 8]), "must be int"),
+    "another block": (arguments(block=[2, 4]), "described as"),
+    "an unknown activation": (arguments(activation="exec"), "activation must be"),
+    "a stride of 0": (arguments("conv", stride=[0, 1]), "stride must be"),
+    "a negative padding": (arguments("conv", padding=[-1, 0]), "numbers that no layer has"),
+    "a huge dilation": (arguments("conv", dilation=[2**40, 1]), "numbers that no layer has"),
+    "a padding of three": (arguments("conv", padding=[0, 0, 0]), "padding must be"),
+    "a padding in words": (arguments("conv", padding="same"), "must be list"),
+    "a layer in another": (renamed("fc", "conv.fc"), "inside of another module"),
+    "tied to nothing": (described(tied={"twin.weight": "nothing"}), "cannot be the same"),
+    "tied to itself": (described(tied={"last.weight": "last.weight"}), "cannot be the same"),
+    "tied in a circle": (described(tied={"twin.weight": "a", "a": "twin.weight"}), "cannot be the same"),
+    "crow as a parameter": (
+        both(lambda f: f.remove("scale"), described(tied={"twin.weight": "last.weight", "scale": "fc.crow"})),
+        "cannot be the same",
+    ),
+    "crow of another": (
+        both(lambda f: f.remove("fc.crow"), described(tied={"twin.weight": "last.weight", "fc.crow": "conv.crow"})),
+        "cannot be the same",
+    ),
+    "identities of numbers": (described(identities=[1]), "must be str"),
+    "an architecture that is none": (described(model=[]), "must be dict"),
+    "an obstacle": (described(model=None, obstacle="\n" * 1000), "pass it, load(path, model=...)"),
+}
+ARCHITECTURES: dict[str, tuple[Change, str]] = {
+    "an unknown module": (module("last", **{"class": "os.system"}), "may not name the module"),
+    "a module by its path": (module("last", **{"class": "torch.nn.Linear"}), "may not name the module"),
+    "a module that torch has": (module("last", **{"class": "EmbeddingBag"}), "may not name the module"),
+    "an unknown argument": (module("last", arguments={"device": "cpu"}), "no argument 'device'"),
+    "a giant": (module("last", arguments=DENSE_GIANT), "(4, 1099511627776)"),
+    "a greater giant": (
+        module("last", arguments={"in_features": 2**62, "out_features": 2**62}),
+        "Linear cannot be made",
+    ),
+    "a negative size": (module("last", arguments={"in_features": -8, "out_features": 4}), "cannot be made"),
+    "a size of text": (module("last", arguments={"in_features": "8", "out_features": 4}), "cannot be made"),
+    "no size": (module("last", arguments={}), "cannot be made"),
+    "a number of 100 digits": (module("last", arguments={"in_features": 10**100}), "cannot be an argument"),
+    "a loop": (
+        module("last", **{"class": "LSTM", "arguments": {"input_size": 8, "hidden_size": 8, "num_layers": 10**9}}),
+        "does not fit to",
+    ),
+    "a giant norm": (module("norm", arguments={"num_features": 2**50}), "in the model"),
+    "a module with a name twice": (
+        lambda f: f.description["model"]["modules"].append(f.description["model"]["modules"][-1]),
+        "two of its modules have the name",
+    ),
+    "another order": (architecture(order=["conv"]), "the order of its modules"),
+    "a layer as a module": (module("fc", **{"class": "Linear"}), "has blocks in one place"),
+    "no such buffer": (architecture(buffers={"nothing": True}), "'nothing' is missing"),
+    "a parameter that is a module": (architecture(parameters=["scale", "fc"]), "'fc' is missing"),
+    "no graph": (architecture(graph=[]), "has no output"),
+    "no output": (lambda f: f.description["model"]["graph"].pop(), "has no output"),
+    "two outputs": (
+        lambda f: f.description["model"]["graph"].append(f.description["model"]["graph"][-1]),
+        "may not stand there",
+    ),
+    "an unknown function": (node("call_function", "torch.cat", target="os.system"), "may not stand there"),
+    "eval": (node("call_function", "torch.cat", target="eval"), "may not stand there"),
+    "a function of torch that is none of ours": (
+        node("call_function", "torch.cat", target="torch.load"),
+        "may not stand there",
+    ),
+    "a product past the layers": (
+        node("call_function", "torch.cat", target="torch.ops.sparseopt.block_product"),
+        "may not stand there",
+    ),
+    "an unknown method": (node("call_method", "view", target="__reduce_ex__"), "may not stand there"),
+    "a method that shows memory": (node("call_method", "view", target="as_strided"), "may not stand there"),
+    "a method of a string": (node("call_method", "view", args=["text"]), "may not stand there"),
+    "an unknown attribute": (
+        node("call_function", "getattr", args=[{"node": 0}, "__class__"]),
+        "may not stand there",
+    ),
+    "an attribute of no tensor": (node("call_function", "getattr", args=[[], "shape"]), "may not stand there"),
+    "an unknown kind of node": (node("call_method", "view", op="exec"), "may not stand there"),
+    "a module that is not there": (node("call_module", "fc", target="nothing"), "may not stand there"),
+    "a module of modules": (node("call_module", "fc", target=""), "may not stand there"),
+    "the positions of blocks": (node("get_attr", "scale", target="fc.crow"), "may not stand there"),
+    "the values of blocks": (node("get_attr", "scale", target="fc.values"), "may not stand there"),
+    "an attribute of the module": (node("get_attr", "scale", target="__dict__"), "may not stand there"),
+    "a reference forwards": (node("call_module", "fc", args=[{"node": 1000}]), "cannot be an argument"),
+    "a circle": (node("call_module", "conv", args=[{"node": 1}]), "cannot be an argument"),
+    "a reference backwards": (node("call_module", "fc", args=[{"node": -1}]), "cannot be an argument"),
+    "a reference of text": (node("call_module", "fc", args=[{"node": "x"}]), "cannot be an argument"),
+    "a reference of truth": (node("call_module", "fc", args=[{"node": True}]), "cannot be an argument"),
+    "an unknown kind of argument": (node("call_module", "fc", args=[{"object": 1}]), "cannot be an argument"),
+    "two kinds of argument": (node("call_module", "fc", args=[{"node": 0, "float": "nan"}]), "cannot be an argument"),
+    "an unknown constant": (node("call_module", "fc", args=[{"torch": "load"}]), "cannot be an argument"),
+    "an unknown float": (node("call_module", "fc", args=[{"float": "1e5"}]), "cannot be an argument"),
+    "an unknown device": (node("call_module", "fc", args=[{"device": "nowhere"}]), "cannot be an argument"),
+    "a deep argument": (node("call_module", "fc", args=[nested(50)]), "nested more than"),
+    "an output elsewhere": (node("call_function", "torch.cat", kwargs={"out": {"node": 0}}), "may not stand there"),
+    "an input twice": (
+        lambda f: f.description["model"]["graph"].insert(0, f.description["model"]["graph"][0]),
+        "may not stand there",
+    ),
+    "a graph that is no code": (node("call_function", "operator.mul", args=[]), "gives no code"),
+}
+FORGED = {
+    f"{kind}: {name}": case
+    for kind, cases in {
+        "positions": POSITIONS,
+        "tensors": TENSORS,
+        "description": DESCRIPTIONS,
+        "architecture": ARCHITECTURES,
+    }.items()
+    for name, case in cases.items()
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_file_is_refused(name: str, whole: Path, tmp_path: Path) -> None:
+    change, words = FORGED[name]
+    file = Forger(whole)
+    change(file)
+    file.write(tmp_path / "m")
+    check_refused(tmp_path / "m", words)
+
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "no JSON": ("{", "not JSON"),
+    "nothing": ("", "not JSON"),
+    "a number": ("1", "no description"),
+    "a list": ("[]", "no description"),
+    "NaN": ('{"version": NaN}', "not JSON"),
+    "a name twice": ('{"version": 1, "version": 1}', "comes twice"),
+    "deep nesting": ("[" * 100_000, "not JSON"),
+    "a number of a million digits": ('{"version": 1' + "0" * 10**6 + "}", "not JSON"),
+    "a surrogate": ('{"version": "\\ud800"}', "no description"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_forged_text_is_refused(name: str, whole: Path, tmp_path: Path) -> None:
+    text, words = TEXTS[name]
+    Forger(whole).write(tmp_path / "m", text)
+    check_refused(tmp_path / "m", words)
+
+
+# ------------------------------------------------------------------------------------------------ code
+
+WHERE = "fired"
+CODE = f"__import__('os').mkdir('{WHERE}')"
+HOSTILE = [
+    f"x, y={CODE}",
+    f"a\n    {CODE}\n",
+    f"a'); {CODE} #",
+    f'a"); {CODE} #',
+    f'"+str({CODE})+"',
+    "{" + CODE + "}",
+    "a\\",
+    "a\u2028b",
+    "naïve",
+    "ﬁ",  # a letter that Python takes for another two
+    "class",
+    "None",
+    "__import__",
+    "",
+    "self",
+    "torch",
+    "\x00",
+    "a" * 10_000,
+]
+PLACES: dict[str, Callable[[str], Change]] = {
+    "an input": lambda text: node("placeholder", "x", target=text),
+    "a default": lambda text: node("placeholder", "x", args=[text]),
+    "an argument": lambda text: node("call_method", "view", args=[{"node": 0}, text]),
+    "a nested argument": lambda text: node("call_method", "view", args=[{"node": 0}, {"tuple": [[text]]}]),
+    "a key": lambda text: node("call_function", "torch.cat", kwargs={text: 1}),
+    "a key of a dict": lambda text: node("output", "output", args=[{"dict": {text: {"node": 0}}}]),
+    "a function": lambda text: node("call_function", "torch.cat", target=text),
+    "a method": lambda text: node("call_method", "view", target=text),
+    "an attribute": lambda text: node("call_function", "getattr", args=[{"node": 0}, text]),
+    "a module": lambda text: renamed("last", text),
+    "a module in a module": lambda text: renamed("last", f"inner.{text}.last"),
+    "a layer": lambda text: renamed("fc", text),
+    "a parameter": lambda text: renamed("scale", text),
+    "a class": lambda text: module("last", **{"class": text}),
+    "an argument of a class": lambda text: module("last", arguments={"in_features": 8, "out_features": 4, text: 1}),
+    "a value of a class": lambda text: module("conv", arguments={"padding_mode": text}),
+    "a device": lambda text: node("call_method", "view", args=[{"node": 0}, {"device": text}]),
+}
+
+
+def check_not_run(place: str, text: str, whole: Path, folder: Path) -> None:
+    """Neither loading the file nor running what was loaded does what the text says."""
+    file = Forger(whole)
+    PLACES[place](text)(file)
+    file.write(folder / "m")
+    with contextlib.suppress(FileExistsError):  # when the code has run more than once
+        verdict(folder / "m")
+    assert not (folder / WHERE).exists()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_text_of_a_file_becomes_code(
+    place: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    written = fx.graph_module._exec_with_source
+
+    def spy(source: str, *args: Any, **kwargs: Any) -> None:
+        seen.append(source)
+        written(source, *args, **kwargs)
+
+    monkeypatch.setattr(fx.graph_module, "_exec_with_source", spy)
+    for text in HOSTILE:
+        if text or place not in ("a module", "a layer", "a parameter"):
+            check_not_run(place, text, whole, tmp_path)
+    assert not any(CODE in source for source in seen)
+    assert all(source.isascii() for source in seen)
+
+
+def test_names_of_python_and_torch_are_no_names_of_tensors(whole: Path, tmp_path: Path) -> None:
+    for name in (
+        "__dict__",
+        "__class__",
+        "forward",
+        "training",
+        "_parameters",
+        "graph",
+        "code",
+        "state_dict",
+        "_graph",
+    ):
+        file = Forger(whole)
+        renamed("scale", name)(file)
+        file.write(tmp_path / "m")
+        assert verdict(tmp_path / "m") is not None, name
+        file = Forger(whole)
+        renamed("last", name)(file)
+        file.write(tmp_path / "m")
+        assert verdict(tmp_path / "m") is not None, name
+
+
+# ------------------------------------------------------------------------------------------------ any forgery
+
+_NUMBERS = st.one_of(st.integers(-3, 40), st.sampled_from([2**31 - 1, 2**31, 2**40, 2**63, -(2**31)]))
+_SCALARS = st.one_of(_NUMBERS, st.none(), st.booleans(), st.floats(), st.text(max_size=5), st.just([]), st.just({}))
+
+
+def _leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(leaf for key, each in inner for leaf in _leaves(each, (*path, key)))][0 if path else 1 :]
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.data())
+def test_a_forged_file_is_refused_or_loaded_and_never_crashes(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
+    file = Forger(whole)
+    for _ in range(data.draw(st.integers(1, 3))):
+        kind = data.draw(st.sampled_from(["description", "text", "positions", "bytes", "header"]))
+        if kind == "description":
+            *home, key = data.draw(st.sampled_from(_leaves(file.description)))
+            place = file.description
+            for step in home:
+                place = place[step]
+            if data.draw(st.booleans()) or not isinstance(place, list):
+                place[key] = data.draw(_SCALARS)
+            else:
+                place.pop(key)
+        elif kind == "text":
+            text = list(json.dumps(file.description))
+            text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.sampled_from('0123456789-{}[]",:.e aftn'))
+            try:
+                file.description = json.loads("".join(text))
+            except ValueError:
+                file.write(tmp_path / "m", "".join(text))
+                assert verdict(tmp_path / "m") is not None
+                return
+            assume(isinstance(file.description, dict))
+        elif kind == "positions":
+            name = data.draw(st.sampled_from(["fc.crow", "fc.col", "conv.crow", "conv.col"]))
+            numbers = file.numbers(name)
+            numbers[data.draw(st.integers(0, len(numbers) - 1))] = data.draw(st.integers(-(2**31), 2**31 - 1))
+            file.put(name, numbers)
+        elif kind == "bytes":
+            content = file.tensors[data.draw(st.sampled_from(sorted(file.tensors)))]
+            content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        else:
+            header = file.header[data.draw(st.sampled_from(sorted(file.header)))]
+            header["dtype"] = data.draw(st.sampled_from([header["dtype"], "I32", "F16", "BF16", "I8", "BOOL", "F64"]))
+            header["shape"] = data.draw(st.lists(st.integers(0, 9), max_size=4)) or header["shape"]
+    file.write(tmp_path / "m")
+    verdict(tmp_path / "m")
+
+
+# ------------------------------------------------------------------------------------------------ wrong loaders
+
+
+class _Imports(dict):
+    """Looks words up as an importer would."""
+
+    def __missing__(self, name: str) -> Any:
+        home, _, key = name.rpartition(".")
+        return getattr(importlib.import_module(home or "builtins"), key)
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def _no_structure(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(format, "validate", lambda *args: None)
+
+
+def _no_columns(patch: pytest.MonkeyPatch) -> None:
+    checked = format.validate
+    zeros = torch.zeros_like
+
+    def wrong(values: Any, crow: Any, col: Any, shape: Any) -> None:
+        spread = torch.cat(
+            [torch.arange(n, dtype=col.dtype) for n in crow.diff().clamp(0, 99).tolist()] or [zeros(col)]
+        )
+        checked(values, crow, spread if len(spread) == len(col) else col, shape)
+
+    patch.setattr(format, "validate", wrong)
+
+
+def _no_ties(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(files, "_tied", lambda tensors, description: {
+        name: tensors[origin] for name, origin in description["tied"].items() if origin in tensors
+    })  # fmt: skip
+
+
+def _importing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(graphs, "FUNCTIONS", _Imports(vocabulary.FUNCTIONS))
+
+
+def _any_form(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(files, "conform", lambda *args: None)
+    patch.setattr(records, "conform", lambda *args: None)
+
+
+def _any_names(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(files, "_check_names", lambda *args: [])
+
+
+def _any_word(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(graphs, "_is_word", lambda text: True)
+
+
+WRONG: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "without any check of positions": (_no_structure, "positions: a column far outside"),
+    "without a check of columns": (_no_columns, "positions: a column far outside"),
+    "that lets positions be shared": (_no_ties, "description: crow as a parameter"),
+    "that imports functions": (_importing, "architecture: an unknown function"),
+    "that takes any form": (_any_form, "description: another entry"),
+    "that takes any tensors": (_any_names, "tensors: an extra tensor"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_loader_is_rejected(name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    break_, case = WRONG[name]
+    test_a_forged_file_is_refused(case, whole, tmp_path)
+    monkeypatch.setattr(nn.Module, "__call__", lambda *args: None)  # what is out of bounds stays unread
+    break_(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_a_forged_file_is_refused(case, whole, tmp_path)
+
+
+def test_a_loader_without_a_checksum_is_rejected(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(whole.read_bytes())
+    begin = 8 + int.from_bytes(content[:8], "little")
+    content[begin + Forger(whole).header["last.bias"]["data_offsets"][0]] ^= 1
+    (tmp_path / "m").write_bytes(content)
+    check_refused(tmp_path / "m", "checksum")
+    monkeypatch.setattr(tensorfiles, "_digest", lambda text, tensors: Forger(whole).metadata["sha256"])
+    with pytest.raises(AssertionError, match="the file was loaded"):
+        check_refused(tmp_path / "m", "checksum")
+
+
+def test_a_loader_that_writes_any_word_into_code_is_rejected(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _any_word(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_not_run("an input", f"x, y={CODE}", whole, tmp_path)
+
+
+def test_a_loader_that_pickles_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (WHERE,)
+
+    monkeypatch.chdir(tmp_path)
+    torch.save(Bomb(), tmp_path / "m")
+    check_refused(tmp_path / "m", "no file of safetensors")
+    assert not (tmp_path / WHERE).exists()
+
+
+def test_a_hostile_file_for_a_skeleton_is_refused_too(whole: Path, tmp_path: Path) -> None:
+    for change, words in (*POSITIONS.values(), TENSORS["an extra tensor"], TENSORS["a missing parameter"]):
+        file = Forger(whole)
+        change(file)
+        file.write(tmp_path / "m")
+        check_refused(tmp_path / "m", words, Small())
+    assert verdict(whole, Small()) is None
