@@ -6,6 +6,7 @@ The oracle is the network itself, untouched and in float64. Wrong ways of fusing
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import fx, nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from sparseopt.nn.sparse import fusing, removal  # noqa: E402
-from sparseopt.nn.sparse.fusing import absorb_relus, fold_batch_norms, relu_after  # noqa: E402
+from sparseopt.nn.sparse.fusing import absorb_relus, absorb_sums, fold_batch_norms, relu_after  # noqa: E402
 from sparseopt.nn.sparse.layers import BlockSparseLinear  # noqa: E402
 from sparseopt.nn.sparse.removal import remove_channels  # noqa: E402
 from sparseopt.nn.sparse.wiring import Wiring, replace_module  # noqa: E402
@@ -322,6 +323,72 @@ def test_only_what_follows_is_absorbed() -> None:
     wiring = Wiring(trained(NO_RELUS["returned"]()))
     with pytest.raises(ValueError, match="no ReLU follows a alone"):
         absorb_relus(wiring, ["a"])
+
+
+# Sums of two branches.
+
+
+def two(function: Callable[[Any, Any], Any], **more: nn.Module) -> Callable[[], nn.Module]:
+    return lambda: Forward(function, a=nn.Linear(8, 8), b=nn.Linear(8, 8), **more)
+
+
+SUMS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # and how many sums are gone
+    "residual": (two(lambda m, x: m.b(torch.relu(m.a(x))) + x), 1),
+    "the other way round": (two(lambda m, x: x + m.b(torch.relu(m.a(x)))), 1),
+    "with ReLU": (two(lambda m, x: torch.relu(m.b(torch.relu(m.a(x))) + x)), 1),
+    "with a ReLU that serves twice": (two(lambda m, x: m.relu(m.b(m.relu(m.a(x))) + x), relu=nn.ReLU(inplace=True)), 1),
+    "two layers": (two(lambda m, x: (m.a(x) + m.b(x)).relu()), 1),
+    "torch.add": (two(lambda m, x: torch.add(m.a(x), x)), 1),
+    "method": (two(lambda m, x: m.a(x).add_(x)), 1),
+    "in place": (two(lambda m, x: operator.iadd(m.a(x), x)), 1),
+    "three": (two(lambda m, x: m.a(x) + m.b(x) + x), 1),
+    "a vector that is repeated": (two(lambda m, x: m.a(x) + x[0]), 1),
+    "a matrix that is repeated": (two(lambda m, x: m.a(x[0]) + x), 1),
+    "two readers": (two(lambda m, x: (y := m.a(x)) * (y + x)), 0),
+    "in the other's place": (two(lambda m, x: (y := x * 2, y.add_(m.a(x)), y)[2]), 0),
+    "with a factor": (two(lambda m, x: torch.add(m.a(x), x, alpha=2)), 0),
+    "a number": (two(lambda m, x: m.a(x) + 1.0), 0),
+    "itself": (two(lambda m, x: (y := m.a(x)) + y), 0),
+    "called twice": (two(lambda m, x: m.a(m.a(x)) + x), 0),
+    "the input changes before": (two(lambda m, x: (z := x * 2, y := m.a(z), z.mul_(3.0), y + x)[3]), 0),
+}
+
+
+def law_sums(make: Callable[[], nn.Module]) -> int:
+    """Layers that add the other branch themselves compute the same without the sum."""
+    torch.manual_seed(1)
+    model = trained(make())
+    before, x = copy.deepcopy(model), uniform(5, 8)
+    wiring = Wiring(model)
+    layers = {name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}
+    for layer in layers.values():
+        replace_module(model, layer, BlockSparseLinear.from_dense(layer, 4).eval())
+    fused, n_sums = absorb_sums(wiring, list(layers))
+    assert distance(before, fused, x) < CLOSE
+    assert isinstance(fused, fx.GraphModule) == (n_sums > 0)
+    return n_sums
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_go_into_layers_where_nothing_else_would_notice(name: str) -> None:
+    make, n_sums = SUMS[name]
+    assert law_sums(make) == n_sums
+
+
+@pytest.mark.parametrize(
+    ("attribute", "wrong", "name"),
+    [
+        ("_changes_its_input", lambda wiring, node: False, "the input changes before"),
+        ("_is_sum", lambda total, first: True, "with a factor"),
+        ("_is_sum", lambda total, first: total.target in fusing._SUMS, "in the other's place"),
+        ("_is_relu", lambda wiring, node: True, "three"),
+    ],
+    ids=["moved past a change", "a factor forgotten", "in the other's place", "ReLU where there is none"],
+)
+def test_wrong_sums_are_rejected(attribute: str, wrong: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, attribute, wrong)
+    with pytest.raises(AssertionError):
+        law_sums(SUMS[name][0])
 
 
 # Channels.

@@ -3,7 +3,7 @@
     fold      BatchNorm goes into the layer before it
     remove    channels that are zero, or that nobody reads, leave the network
     measure   every layer, dense against block-sparse and against shrunk, on the shapes that reach it
-    replace   those that win; ReLU goes into block-sparse layers
+    replace   those that win; ReLU and sums of branches go into block-sparse layers
     check     the network as a whole: its results, and that it is faster than the best dense one
 
 A layer is replaced if  dense time > min_speedup x its time,  dense being the best of what torch offers; a tie is dense.
@@ -32,7 +32,7 @@ from sparseopt.nn.sparse.calls import apply, difference, evaluating, inputs_of, 
 from sparseopt.nn.sparse.candidates import Candidate, candidates_of
 from sparseopt.nn.sparse.choices import Compression, LayerChoice
 from sparseopt.nn.sparse.deciding import activation_of, decided, forms_of
-from sparseopt.nn.sparse.fusing import absorb_relus, fold_batch_norms, relu_after
+from sparseopt.nn.sparse.fusing import absorb_relus, absorb_sums, fold_batch_norms, relu_after
 from sparseopt.nn.sparse.layers import BlockSparseConv2d, BlockSparseLayer
 from sparseopt.nn.sparse.removal import remove_channels
 from sparseopt.nn.sparse.timing import Timer, race
@@ -70,11 +70,11 @@ def compress(
     plan : Plan, optional
         The plan that the model was pruned by, `s.plan`.
     fuse : bool
-        Whether to change the network across layers: fold BatchNorm, take ReLU into block-sparse layers, remove channels
-        (under "auto" only). It takes a model in evaluation mode that `torch.fx` can trace; others are left as they are,
-        and `compression.notes` has the reason. Where ReLU is called as a function, the result is a
-        `torch.fx.GraphModule` with the model's submodules and without its other methods. Code that calls single layers
-        of the result finds BatchNorm and ReLU applied by the layer before them.
+        Whether to change the network across layers: fold BatchNorm, take ReLU and the sum with another branch into
+        block-sparse layers, remove channels (under "auto" only). It takes a model in evaluation mode that `torch.fx`
+        can trace; others are left as they are, and `compression.notes` has the reason. Where a sum is taken in or ReLU
+        is called as a function, the result is a `torch.fx.GraphModule` with the model's submodules and without its
+        other methods. Code that calls single layers of the result finds BatchNorm and ReLU applied by the layer before.
     min_speedup : float
         How many times faster a layer must be to be replaced; 1 by default.
     exclude : sequence of names or types
@@ -137,6 +137,10 @@ def compress(
             replaced[each.owner] = new
             fast = wiring.model = replace_module(fast, each.module, _settled(new, each.module))
     fast = absorb_relus(wiring, [name for name, new in replaced.items() if activation_of(new) == "relu"])
+    sparse = [name for name, new in replaced.items() if isinstance(new, BlockSparseLayer)]
+    wiring.model = fast
+    fast, n_sums = absorb_sums(wiring, sparse)
+    notes += [f"{n_sums} sums with another branch are taken into layers"] if n_sums else []
     compression = Compression(tuple(choices), (*notes, *_arranged(fast)))
     if backend == "auto" and any(choice.chosen != "dense" or any(choice.removed) for choice in choices):
         dense, times = _raced(dense, fast, example_input, timer)
@@ -215,7 +219,7 @@ def _arranged(model: nn.Module) -> list[str]:
     """Adapt what surrounds the new layers; what there is to say about it."""
     notes = []
     if isinstance(model, torch.fx.GraphModule):
-        notes.append("ReLU was called as a function, so the network has become a torch.fx.GraphModule")
+        notes.append("what its forward computes has changed, so the network has become a torch.fx.GraphModule")
     if any(isinstance(module, BlockSparseConv2d) for module in model.modules()):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         notes.append("the network is in channels_last memory")

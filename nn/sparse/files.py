@@ -1,8 +1,8 @@
 """Block-sparse models in files: safetensors with a description, never pickle.
 
     tensors        every parameter and buffer, once
-    description    JSON: the layers of sparseopt (`records`), names that share a tensor, and the architecture (`graphs`),
-                   from which a process without the code of the model can build it
+    description    JSON: the layers of sparseopt (`records`), names that share a tensor, and the architecture
+                   (`graphs`), from which a process without the code of the model can build it
 
 The checksum shows damage and keeps no forger away. So everything is checked as if there were none, and before a kernel
 runs: the form of the description, every word in it, names, shapes and types of tensors against the model, and that no

@@ -1,18 +1,21 @@
-"""What follows a layer, taken into it: BatchNorm in evaluation mode, and ReLU.
+"""What follows a layer, taken into it: BatchNorm in evaluation mode, ReLU, and the sum with another branch.
 
 BatchNorm scales and shifts each output of the layer before it by fixed numbers, so it can go into weight and bias:
 
     gamma (W x + b - mean) / sqrt(var + eps) + beta  =  (s W) x + s (b - mean) + beta,    s = gamma / sqrt(var + eps).
 
 Zeros stay zeros: s scales whole rows. ReLU goes into the `activation` of a block-sparse layer, which applies it before
-its result is written. Both only if nothing else reads the result in between; see `Wiring`.
+its result is written, and the other branch of a residual block becomes the second argument of the layer. All that only
+if nothing else reads the result in between; see `Wiring`.
 
-Names and classes of modules stay: a BatchNorm or ReLU that is gone leaves an Identity. Only where ReLU is called as a
-function, or one module serves several places, the network becomes a `torch.fx.GraphModule` with the same submodules.
+Names and classes of modules stay: a BatchNorm or ReLU that is gone leaves an Identity. Only where a sum is taken in,
+ReLU is called as a function, or one module serves several places, the network becomes a `torch.fx.GraphModule` with the
+same submodules.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,10 +25,11 @@ from torch.nn import functional
 
 from sparseopt.nn.sparse.wiring import Wiring, replace_module
 
-__all__ = ["absorb_relus", "fold_batch_norms", "relu_after"]
+__all__ = ["absorb_relus", "absorb_sums", "fold_batch_norms", "relu_after"]
 
 _RELU_FUNCTIONS = (torch.relu, torch.relu_, functional.relu, functional.relu_)
 _RELU_METHODS = ("relu", "relu_")
+_SUMS = (operator.add, torch.add, "add", "add_")  # a trace has no `+=`: it becomes `+`
 # Dimensions of what BatchNorm must get, for its channels to be the outputs of the layer.
 _PAIRS: dict[type[nn.Module], tuple[type[nn.Module], int]] = {
     nn.Linear: (nn.BatchNorm1d, 2),
@@ -106,6 +110,70 @@ def absorb_relus(wiring: Wiring, names: Iterable[str]) -> nn.Module:
     if not rewritten:
         return wiring.model
     return fx.GraphModule(wiring.model, wiring.graph, type(wiring.model).__name__)
+
+
+def absorb_sums(wiring: Wiring, names: Iterable[str]) -> tuple[nn.Module, int]:
+    """Give the block-sparse layers `names` the other branch to add, and the ReLU after the sum.
+
+    Returns
+    -------
+    model : nn.Module
+        The wiring's model; a `torch.fx.GraphModule` of its submodules if there was any sum.
+    n_sums : int
+        Sums that are gone.
+    """
+    order = {node: place for place, node in enumerate(wiring.graph.nodes)}
+    nodes = {name: node for name, node in wiring.nodes().items() if name in set(names)}
+    n_sums = 0
+    for name, node in sorted(
+        nodes.items(), key=lambda item: -order[item[1]]
+    ):  # the last of two branches takes the other
+        layer: Any = wiring.module(node)
+        total = next(iter(node.users), None)
+        if layer.activation != "none" or len(node.users) != 1 or not _is_sum(total, node):
+            continue
+        between = [each for each in order if order[node] < order[each] < order[total]]
+        if any(_changes_its_input(wiring, each) for each in between):
+            continue
+        other = next(each for each in total.args if each is not node)
+        with wiring.graph.inserting_before(total):
+            fused = wiring.graph.call_module(name, (node.args[0], other))
+        total.replace_all_uses_with(fused)
+        wiring.graph.erase_node(total)
+        wiring.graph.erase_node(node)
+        after = list(fused.users)
+        if len(after) == 1 and _is_relu(wiring, after[0]):
+            layer.activation = "relu"
+            after[0].replace_all_uses_with(fused)
+            wiring.graph.erase_node(after[0])
+        n_sums += 1
+    if not n_sums:
+        return wiring.model, 0
+    return fx.GraphModule(wiring.model, wiring.graph, type(wiring.model).__name__), n_sums
+
+
+def _is_sum(total: Any, first: fx.Node) -> bool:
+    """Whether `total` is `first` plus one other result; a sum in place must not be one in the other's place."""
+    if total.target not in _SUMS or total.kwargs or len(total.args) != 2 or total.args[0] is total.args[1]:
+        return False
+    in_place = total.target == "add_"
+    return all(isinstance(each, fx.Node) for each in total.args) and (total.args[0] is first or not in_place)
+
+
+def _changes_its_input(wiring: Wiring, node: fx.Node) -> bool:
+    """Whether a call may write into what it gets, so that a layer must not be moved behind it."""
+    if node.op == "call_module":
+        module = wiring.model.get_submodule(str(node.target))
+        return any(getattr(each, "inplace", False) for each in module.modules())
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    of_operator = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i") and name != "invert"
+    return (
+        name.endswith("_")
+        or of_operator
+        or bool(node.kwargs.get("inplace"))
+        or True in node.args
+        or "out" in node.kwargs
+    )
 
 
 def _is_relu(wiring: Wiring, node: fx.Node) -> bool:

@@ -47,7 +47,7 @@ def linear(
     activation : {"none", "relu"}
         Applied before the result is written.
     added : Tensor, (..., out), optional
-        What is added to the product, such as the other branch of a residual network.
+        What is added to the product, such as the other branch of a residual network; by the rules of `torch.add`.
 
     Returns
     -------
@@ -119,8 +119,8 @@ def apply_linear(
     if x.ndim < 1 or x.shape[-1] != shape[1]:
         raise ValueError(f"the last dimension of x must be the layer's {shape[1]} inputs, x is {tuple(x.shape)}.")
     _require_numbers(x, bias, shape[0])
-    if added is not None:
-        _require_added(added, (*x.shape[:-1], shape[0]))
+    if added is not None and not _lies_like(added, x, (*x.shape[:-1], shape[0])):
+        return _sum(apply_linear(x, values, crow, col, bias, shape, False), added, relu)
     if _is_plain(x, values, bias, added) and x.is_contiguous():
         return kernels.product_rows(x, values, crow, col, bias, shape[0], relu, added)
     one = (1, 1)
@@ -158,7 +158,21 @@ def apply_conv(
     _require(kernel, stride, padding, dilation)
     pixels = _spatial_out(x.shape[2:], kernel, stride, padding, dilation)
     if added is not None:
-        _require_added(added, (x.shape[0], shape[0], *pixels[2 - spatial :]))
+        if not _lies_like(added, x, (x.shape[0], shape[0], *pixels[2 - spatial :])):
+            x = x.squeeze(2) if spatial == 1 else x
+            y = apply_conv(
+                x,
+                values,
+                crow,
+                col,
+                bias,
+                shape,
+                stride[2 - spatial :],
+                padding[2 - spatial :],
+                dilation[2 - spatial :],
+                False,
+            )
+            return _sum(y, added, relu)
         added = (added.unsqueeze(2) if spatial == 1 else added).permute(0, 2, 3, 1)
     multiply = kernels.product if _is_plain(x, values, bias, added) else _multiplier()
     inside = x.permute(0, 2, 3, 1)
@@ -187,10 +201,12 @@ def _multiply(
         raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
     geometry = (kernel, stride, padding, dilation)
     if added is not None:
-        _require_added(added, (x.shape[0], *_spatial_out(x.shape[1:3], *geometry), out))
+        shape = (x.shape[0], *_spatial_out(x.shape[1:3], *geometry), out)
+        if tuple(added.shape) != shape:
+            raise ValueError(f"what is added must have the shape of the result, {shape}, got {tuple(added.shape)}.")
     if triton_kernels.is_available(x, values):
         y = triton_kernels.product(x, values, crow, col, bias, out, *geometry, relu and added is None)
-        return y if added is None else _sum(y, added, relu)
+        return y if added is None else _sum(y, added.to(y.dtype), relu)
     module = kernels if kernels.can_multiply(x, values) else reference
     return module.product(x, values, crow, col, bias, out, *geometry, relu, added)
 
@@ -386,13 +402,13 @@ def _require_numbers(x: Tensor, bias: Tensor | None, out: int) -> None:
         raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
 
 
-def _require_added(added: Tensor, shape: Sequence[int]) -> None:
-    if tuple(added.shape) != tuple(shape):
-        raise ValueError(f"what is added must have the shape of the result, {tuple(shape)}, got {tuple(added.shape)}.")
+def _lies_like(added: Tensor, x: Tensor, shape: Sequence[int]) -> bool:
+    """Whether the kernel can add it; torch adds what must be repeated or has another dtype."""
+    return tuple(added.shape) == tuple(shape) and added.dtype == x.dtype
 
 
 def _sum(y: Tensor, added: Tensor, relu: bool) -> Tensor:
-    y = (y + added).to(y.dtype)
+    y = y + added
     return y.relu() if relu else y
 
 

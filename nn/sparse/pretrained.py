@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseopt.nn.sparse.files import read, write
+from sparseopt.nn.sparse.literals import brief
 
 __all__ = ["WEIGHTS", "load_pretrained", "save_pretrained"]
 
@@ -68,6 +69,8 @@ def load_pretrained(folder: str | os.PathLike[str], model_class: Any = None, dev
     ------
     ImportError
         When transformers is not installed.
+    FileNotFoundError
+        When the folder holds no config, or no weights.
     ValueError
         When transformers has no class of the saved name, or the weights do not fit to the config; see `load`.
     """
@@ -76,13 +79,18 @@ def load_pretrained(folder: str | os.PathLike[str], model_class: Any = None, dev
     except ImportError as error:
         raise ImportError("load_pretrained needs transformers: pip install 'sparseopt[integrations]'.") from error
     where = Path(folder)
-    if model_class is None:
-        config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
-        model_class = _class_of(config, where)
-    else:
-        config = model_class.config_class.from_pretrained(where)
-    with torch.device("meta"):
-        model = model_class(config)
+    if not (where / "config.json").is_file():  # transformers would look for such a name elsewhere
+        raise FileNotFoundError(f"{where} holds no config.json: give a folder of save_pretrained.")
+    try:
+        if model_class is None:
+            config = transformers.AutoConfig.from_pretrained(where, trust_remote_code=False)
+            model_class = _class_of(config)
+        else:
+            config = model_class.config_class.from_pretrained(where)
+        with torch.device("meta"):
+            model = model_class(config)
+    except Exception as error:
+        raise ValueError(f"{where} holds no config that a model can be built from ({brief(error)}).") from error
     try:
         model = read(where / WEIGHTS, model)
         left = next(_on_meta(model), None)
@@ -95,7 +103,7 @@ def load_pretrained(folder: str | os.PathLike[str], model_class: Any = None, dev
     return model.to(device)
 
 
-def _class_of(config: Any, folder: Path) -> Any:
+def _class_of(config: Any) -> Any:
     """The class that the config names, among those that transformers offers for such configs."""
     from transformers.models.auto import modeling_auto
 
@@ -106,7 +114,7 @@ def _class_of(config: Any, folder: Path) -> Any:
             for each in found if isinstance(found, tuple) else (found,):
                 if each.__name__ == wanted:
                     return each
-    raise ValueError(f"{folder} names the model {wanted!r}, which transformers does not know: pass model_class=...")
+    raise ValueError(f"transformers has no model {wanted!r:.60} for a {type(config).__name__}: pass model_class=...")
 
 
 def _on_meta(model: nn.Module) -> Iterator[str]:
@@ -114,4 +122,4 @@ def _on_meta(model: nn.Module) -> Iterator[str]:
     for name, module in model.named_modules():
         for key, value in vars(module).items():
             if isinstance(value, Tensor) and value.is_meta:
-                yield f"{name}.{key}"
+                yield f"{name}.{key}" if name else key
