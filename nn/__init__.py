@@ -3,6 +3,7 @@
     s = prune(model, optimizer, sparsity=0.9, block=16, total_steps=N)
     ...                                                                     the training loop, unchanged
     model = s.fold()
+    fast = compress(model, example_input=x)
 
 Importing this package also lets `sparseopt.scalar` act on `torch.Tensor`, so every regularizer's `value`, `slope` and
 `prox` accepts tensors, keeps their dtype and device, and has gradients.
@@ -43,6 +44,19 @@ from sparseopt.nn.proximal import Proximal
 from sparseopt.nn.pruning import prune
 from sparseopt.nn.reporting import LayerReport, Report, report
 from sparseopt.nn.schedule import Cubic, Exponential, Linear, Phase, PhaseSchedule
+from sparseopt.nn.sparse import (
+    BlockSparse,
+    BlockSparseConv1d,
+    BlockSparseConv2d,
+    BlockSparseLinear,
+    Compression,
+    compress,
+    export_onnx,
+    load,
+    load_pretrained,
+    save,
+    save_pretrained,
+)
 from sparseopt.nn.sparsifier import Sparsifier
 
 __all__ = [
@@ -78,6 +92,17 @@ __all__ = [
     "kept_blocks",
     "save_checkpoint",
     "load_checkpoint",
+    "compress",
+    "Compression",
+    "BlockSparse",
+    "BlockSparseLinear",
+    "BlockSparseConv1d",
+    "BlockSparseConv2d",
+    "save",
+    "load",
+    "save_pretrained",
+    "load_pretrained",
+    "export_onnx",
     "Proximal",
     "BlockPenalty",
     "groups_of",

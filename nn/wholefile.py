@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +25,7 @@ import torch
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["read_whole", "write_whole"]
+__all__ = ["read_whole", "replacing", "write_whole"]
 
 VERSION = 1
 _MARK = b"sparseopt checkpoint %04d "
@@ -42,13 +43,27 @@ def write_whole(path: str | os.PathLike[str], content: Any) -> None:
     >>> read_whole("numbers.pt")
     {'a': tensor([0, 1, 2]), 'b': 1.5}
     """
+    with replacing(path) as file:
+        out = _Digesting(file)
+        torch.save(content, out)  # type: ignore[arg-type]
+        out.finish()
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` in one step when the block ends, and is gone if the block fails.
+
+    >>> with replacing("numbers.txt") as file:
+    ...     _ = file.write(b"1 2 3")
+    >>> Path("numbers.txt").read_text()
+    '1 2 3'
+    """
     path = Path(os.path.realpath(path))
     temporary = path.with_name(path.name + ".tmp")
     file = _claim(temporary)
     try:
-        out = _Digesting(file)
-        torch.save(content, out)  # type: ignore[arg-type]
-        out.finish()
+        yield file
+        file.flush()
         # Without this, a power failure could leave the new name on contents that never reached the disk.
         os.fsync(file.fileno())
         if os.name != "posix":

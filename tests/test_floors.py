@@ -49,11 +49,25 @@ NN_FLOORS = (
     ("pruning", "checkpoint", "logs", "pictures", "integrations"),
     ("sparse",),
 )
-# The same inside `sparseopt.nn.sparse`.
 NN_DOORS = {
     ("schedule", "pictures"): "schedule.plot() draws",
     ("reporting", "pictures"): "report.plot() draws",
 }
+
+# The same inside `sparseopt.nn.sparse`.
+SPARSE_FLOORS = (
+    ("format", "tile", "team", "outputs", "triton_source", "vocabulary"),
+    ("machine", "triton_kernels", "reference", "literals"),
+    ("kernels", "standard", "tensorfiles"),
+    ("ops",),
+    ("layers", "shrinking"),
+    ("wiring", "records"),
+    ("densify", "fusing", "removal", "timing", "detection", "calls", "candidates", "choices", "graphs"),
+    ("deciding", "rivals", "files", "onnx_export"),
+    ("compression", "pretrained"),
+    ("benchmark",),
+    ("pictures",),
+)
 
 # (who, whom) on one floor, and why.
 SIDEWAYS = {
@@ -116,26 +130,30 @@ def test_imports_go_down(root: Path) -> None:
     assert violations(root) == []
 
 
-def nn_violations(root: Path) -> list[str]:
-    """One sentence per import inside `sparseopt.nn` that does not go down."""
-    floor = {name: number for number, names in enumerate(NN_FLOORS) for name in names}
+def nn_violations(root: Path, inside: str = "nn") -> list[str]:
+    """One sentence per import inside `sparseopt.nn`, or `nn.sparse`, that does not go down."""
+    floors, doors = (NN_FLOORS, NN_DOORS) if inside == "nn" else (SPARSE_FLOORS, {})
+    floor = {name: number for number, names in enumerate(floors) for name in names}
+    package = ["sparseopt", *inside.split(".")]
+    folder = root.joinpath(*package[1:])
     found = []
-    for file in sorted((root / "nn").rglob("*.py")):
-        who = file.relative_to(root / "nn").with_suffix("").parts[0]
+    for file in sorted(folder.rglob("*.py")):
+        who = file.relative_to(folder).with_suffix("").parts[0]
         if who == "__init__":
             continue
         for line, name in imports(ast.parse(file.read_text(encoding="utf-8"))):
             parts = name.split(".")
-            whom = parts[2] if parts[:2] == ["sparseopt", "nn"] and len(parts) > 2 else who
+            whom = parts[len(package)] if parts[: len(package)] == package and len(parts) > len(package) else who
             if who not in floor or whom not in floor:
                 found.append(f"{file.name}:{line}: {who if who not in floor else whom} stands on no floor")
-            elif who != whom and floor[whom] >= floor[who] and (who, whom) not in NN_DOORS:
+            elif who != whom and floor[whom] >= floor[who] and (who, whom) not in doors:
                 found.append(f"{file.name}:{line}: {who} imports {name}, which is not below")
     return found
 
 
-def test_imports_inside_nn_go_down(root: Path) -> None:
-    assert nn_violations(root) == []
+@pytest.mark.parametrize("inside", ["nn", "nn.sparse"])
+def test_imports_inside_nn_go_down(root: Path, inside: str) -> None:
+    assert nn_violations(root, inside) == []
 
 
 @pytest.mark.parametrize(
@@ -145,12 +163,15 @@ def test_imports_inside_nn_go_down(root: Path) -> None:
         ("nn/methods/own.py", "def f():\n    import sparseopt.nn.sparsifier", "not below"),
         ("nn/methods/own.py", "from sparseopt.nn import prune", "no floor"),
         ("nn/manager.py", "from sparseopt.nn.blocks import BlockGrid", "no floor"),
+        ("nn/sparse/format.py", "from sparseopt.nn.sparse.ops import linear", "not below"),
+        ("nn/sparse/kernels.py", "from sparseopt.nn.sparse import layers", "not below"),
+        ("nn/sparse/helpers.py", "import math\nfrom sparseopt.nn.sparse.format import BlockSparse", "no floor"),
     ],
 )
 def test_a_wrong_tree_of_nn_is_rejected(tmp_path: Path, file: str, text: str, reason: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(text)
-    (objection,) = nn_violations(tmp_path)
+    (objection,) = nn_violations(tmp_path, "nn.sparse" if file.startswith("nn/sparse/") else "nn")
     assert reason in objection
 
 

@@ -498,6 +498,17 @@ def test_a_skeleton_that_does_not_fit_is_refused_and_stays_as_it_was(skeleton: A
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_layers_of_a_rewritten_graph_are_not_put_into_the_model_that_it_was(tmp_path: Path) -> None:
+    # torch.fx may have moved a ReLU or a sum into a layer: in the old forward, it would come twice, or too early.
+    make, x = stored.MODELS["mlp"]
+    save(make(), tmp_path / "m")
+    rewritten = load(tmp_path / "m")
+    save(rewritten, tmp_path / "m")
+    assert "rewritten by torch.fx: load it without model=" in refused(tmp_path / "m", make())
+    again = load(tmp_path / "m", copy.deepcopy(rewritten))
+    check_same(again, rewritten, x())
+
+
 # ------------------------------------------------------------------------------------------------ saving
 
 

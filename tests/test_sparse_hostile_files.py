@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch", reason="loading models needs torch")
 pytest.importorskip("safetensors", reason="loading models needs safetensors")
 
 from stored_models import Forger, sparse  # noqa: E402
+from stored_models import shrunk as shrunk_model  # noqa: E402
 from torch import fx, nn  # noqa: E402
 
 from sparseopt.nn.sparse import files, format, graphs, records, tensorfiles, vocabulary  # noqa: E402
@@ -354,6 +355,7 @@ DESCRIPTIONS: dict[str, tuple[Change, str]] = {
         both(lambda f: f.remove("fc.crow"), described(tied={"twin.weight": "last.weight", "fc.crow": "conv.crow"})),
         "cannot be the same",
     ),
+    "rewritten in numbers": (described(rewritten=[1]), "must be str"),
     "identities of numbers": (described(identities=[1]), "must be str"),
     "an architecture that is none": (described(model=[]), "must be dict"),
     "an obstacle": (described(model=None, obstacle="\n" * 1000), "pass it, load(path, model=...)"),
@@ -472,6 +474,51 @@ def test_a_forged_text_is_refused(name: str, whole: Path, tmp_path: Path) -> Non
     text, words = TEXTS[name]
     Forger(whole).write(tmp_path / "m", text)
     check_refused(tmp_path / "m", words)
+
+
+def shrunk(**changed: Any) -> Change:
+    return lambda file: file.description["layers"][0]["arguments"].update(changed)
+
+
+SHRUNK: dict[str, tuple[Change, str]] = {
+    "an input outside": (lambda f: f.put("0.inputs", [0, 1, 3, 4, 5, 6, 8], "q", "I64"), "lie between 0 and 7"),
+    "a negative output": (lambda f: f.put("0.outputs", [-1, 0, 1, 2, 3, 4, 6], "q", "I64"), "lie between 0 and 7"),
+    "outputs out of order": (lambda f: f.put("0.outputs", [0, 2, 1, 3, 4, 6, 7], "q", "I64"), "must increase"),
+    "short indices": (lambda f: f.put("0.outputs", [0, 1, 2, 3, 4, 6, 7]), "int64"),
+    "too few inputs": (lambda f: f.put("0.inputs", [0], "q", "I64"), "must be 7 int64 numbers"),
+    "a smaller size": (shrunk(size=[7, 8]), "is not valid"),
+    "one side": (shrunk(size=[8]), "does not fit to"),
+    "three strides": (shrunk(stride=[1, 1, 1]), "does not fit to"),
+    "a stride of 0": (shrunk(stride=[0, 1]), "does not fit to"),
+    "a negative dilation": (shrunk(dilation=[-1, 1]), "numbers that no layer has"),
+    "an unknown padding": (shrunk(padding="exec"), "does not fit to"),
+    "a padding of objects": (shrunk(padding={"a": 1}), "does not fit to"),
+    "the other kind": (
+        lambda f: f.description["layers"][0].update(kind="ShrunkLinear", arguments={"size": [8, 8]}),
+        "does not fit to",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHRUNK)
+def test_a_forged_layer_without_some_channels_is_refused(name: str, tmp_path: Path) -> None:
+    save(shrunk_model(), tmp_path / "m")
+    file = Forger(tmp_path / "m")
+    file.write(tmp_path / "m")
+    assert isinstance(load(tmp_path / "m"), fx.GraphModule)
+    change, words = SHRUNK[name]
+    change(file)
+    file.write(tmp_path / "m")
+    check_refused(tmp_path / "m", words)
+
+
+def test_the_positions_of_a_model_that_is_one_layer_are_not_shared(tmp_path: Path) -> None:
+    save(sparse(nn.Sequential(nn.Linear(8, 8)))[0], tmp_path / "m")
+    file = Forger(tmp_path / "m")
+    file.remove("crow")
+    file.description["tied"] = {"crow": "col"}
+    file.write(tmp_path / "m")
+    check_refused(tmp_path / "m", "cannot be the same")
 
 
 # ------------------------------------------------------------------------------------------------ code

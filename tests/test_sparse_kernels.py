@@ -271,7 +271,7 @@ def test_a_hostile_structure_reaches_no_kernel(damage: str) -> None:
 def test_geometry_that_leads_outside_is_refused(stride: Any, padding: Any, dilation: Any) -> None:
     weight = weight_of(64, 64, (8, 8))
     parts = (weight.values, weight.crow, weight.col)
-    with pytest.raises(ValueError, match="two numbers each|must be positive"):
+    with pytest.raises(ValueError, match=r"two numbers each|must be positive"):
         torch.ops.sparseopt.block_product(
             torch.randn(3, 4, 4, 64), *parts, None, 64, ONE, stride, padding, dilation, False
         )

@@ -316,15 +316,6 @@ CHANGES: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-def single_blocks_written_through_data_are_seen(product: Product) -> None:
-    """As pruning by hand does: block after block."""
-    for block in ((8, 8), (1, 16), (20, 20)):
-        p = problem("linear", block, (30 * block[0], 30 * block[1]), kept=1)
-        for t in range(0, 900, 101):
-            p.packed.values.data[t].zero_()
-            assert error(p.of(product), dense(p.x, cases.scattered(p.packed), p.bias)) < CLOSE
-
-
 def memory_used_again_holds_another_weight(product: Product) -> None:
     """New tensors may begin where others have lain, and count their changes from the start as those did."""
     first = problem("linear", (8, 8), (64, 64), kept=1)
@@ -442,7 +433,6 @@ LAWS: dict[Law, list[Product]] = {
     threads_agree_to_the_bit: [cases.sum_per_thread],
     calls_at_once_do_not_mix: [cases.shared_scratch],
     changes_are_seen: [remembered(by_version), remembered(by_place)],
-    single_blocks_written_through_data_are_seen: [remembered(by_version)],
     memory_used_again_holds_another_weight: [remembered(by_place)],
     structure_loaded_in_place_is_seen: [remembered(by_version)],
     one_rounding: [cases.sums_in_half],

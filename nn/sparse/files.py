@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sparseopt.nn.sparse.graphs import FORM, build, describe, is_below
 from sparseopt.nn.sparse.literals import ANY, conform, parsed
@@ -34,7 +34,8 @@ _FORM = {
     "tied": {str: str},  # a name, and the one under which the tensor is stored
     "frozen": [str],
     "transient": [str],  # not in state_dict
-    "identities": [str],  # modules whose work another one does, perhaps
+    "identities": [str],  # perhaps another module has taken over their work
+    "rewritten": [str],  # modules whose forward is a graph, no longer that of their class
     "channels_last": [str],
     "obstacle": str,  # why there is no architecture
     "model": ANY,
@@ -173,8 +174,9 @@ def _contents(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if _is_channels_last(tensor):
             lists["channels_last"].append(name)
     records = [record_of(layer, names) for layer, names in layers.items()]
-    identities = [name for name, module in model.named_modules() if type(module) is nn.Identity]
-    return tensors, {"version": VERSION, "layers": records, "identities": identities, "tied": tied, **lists}
+    lists["identities"] = [name for name, module in model.named_modules() if type(module) is nn.Identity]
+    lists["rewritten"] = [name for name, module in model.named_modules() if isinstance(module, fx.GraphModule)]
+    return tensors, {"version": VERSION, "layers": records, "tied": tied, **lists}
 
 
 def _assembled(tensors: dict[str, Tensor], description: Mapping[str, Any], model: nn.Module | None) -> nn.Module:
@@ -183,6 +185,8 @@ def _assembled(tensors: dict[str, Tensor], description: Mapping[str, Any], model
     layers = _layers(stored, description)
     if model is None:
         model = build(description["model"], layers, stored)
+    else:
+        _check_forward(model, description)
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, layer in layers.items():
         if layer is not modules.get(name):
@@ -201,6 +205,15 @@ def _assembled(tensors: dict[str, Tensor], description: Mapping[str, Any], model
     return model
 
 
+def _check_forward(model: nn.Module, description: Mapping[str, Any]) -> None:
+    """Refuse a model that would call the layers otherwise, with the same names and shapes."""
+    graphs = {name for name, module in model.named_modules() if isinstance(module, fx.GraphModule)}
+    for name in description["rewritten"]:
+        if name not in graphs:
+            without = "without model=" if description["model"] is not None else "with model= that was rewritten alike"
+            raise ValueError(f"the forward of its module {name!r:.60} was rewritten by torch.fx: load it {without}.")
+
+
 def _layers(stored: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, nn.Module]:
     layers: dict[str, nn.Module] = {}
     for record in description["layers"]:
@@ -213,7 +226,12 @@ def _layers(stored: Mapping[str, Tensor], description: Mapping[str, Any]) -> dic
 def _tied(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors that a second name has, or a third."""
     # Whoever else held the positions of blocks could change them after they have been checked.
-    own = {f"{n}.{k}" for r in description["layers"] for n in r["names"] for k in KINDS[kind_of(r)].positions}
+    own = {
+        f"{name}.{key}".lstrip(".")
+        for record in description["layers"]
+        for name in record["names"]
+        for key in KINDS[kind_of(record)].positions
+    }
     for name, origin in description["tied"].items():
         if name in tensors or origin not in tensors or name in own or origin in own:
             raise ValueError(f"its tensor {name!r:.60} cannot be the same as {origin!r:.60}.")

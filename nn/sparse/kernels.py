@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparseopt.nn.sparse import team
+from sparseopt.nn.sparse import outputs, team
 from sparseopt.nn.sparse.format import check_structure
 from sparseopt.nn.sparse.machine import (
     GradientJob,
@@ -80,7 +80,7 @@ def product(
     pixels = (width + 2 * padding[1] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
     stored = _staged(x, 1 if alone else packed.tile.width, padding)
     geometry = lines, pixels, tuple(stride), tuple(kernel), tuple(dilation)
-    y = torch.empty((images, lines, pixels, out), dtype=torch.float32)
+    y = outputs.empty((images, lines, pixels, out))
     packed.multiply(stored, images, stored.stride(), stored.shape[3], geometry, bias, relu, added, y)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
@@ -104,7 +104,7 @@ def product_rows(
         more = None if added is None else added.reshape(-1, 1, 1, out)
         y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, one, one, (0, 0), one, relu, more)
         return y.reshape(*shape[:-1], out)
-    y = x.new_empty((*shape[:-1], out))
+    y = outputs.empty((*shape[:-1], out))
     packed.multiply(x, x.numel() // channels, (channels, 0, 0), channels, _ROWS, bias, relu, added, y)
     return y
 
@@ -257,14 +257,16 @@ class _Packed:
 
 
 class _Probe:
-    """One number of every block of a weight that was copied: torch does not count changes made through `.data`."""
+    """A sample of a weight that was copied: torch does not count changes made through `.data`.
+
+    Whoever changes a weight as a whole that way, as some averages over training do, changes the sample.
+    """
 
     def __init__(self, values: Tensor) -> None:
         numbers = values.detach().view(torch.int16 if values.dtype == torch.bfloat16 else torch.int32)
         self._numbers = numbers.reshape(-1).numpy()
-        size = values[0].numel() if len(values) else 1
-        block = np.arange(len(values))
-        self._places = block * size + block * 7919 % size
+        size = self._numbers.size
+        self._places = np.linspace(0, size - 1, min(size, 32)).astype(np.int64) if size else np.arange(0)
         self._then = self._sample()
 
     def _sample(self) -> bytes:

@@ -7,6 +7,10 @@ where `added` is an optional second argument, such as the other branch of a resi
 
 W holds its kept blocks only, as the parameter `values`; which blocks those are is fixed when the layer is made and
 stored in the buffers `crow` and `col`. So a layer can be trained further, and no optimizer can bring back a block.
+
+Some sizes of blocks are copied into another order before they are multiplied, and copied again when torch counts a
+change of `values`. Changes through `values.data` are not counted: they are noticed if they touch the whole weight, and
+may not be if they touch single blocks. Write with `torch.no_grad()` instead.
 """
 
 from __future__ import annotations

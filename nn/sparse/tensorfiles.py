@@ -12,11 +12,10 @@ whoever writes to it later changes nothing that has been checked.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 
 from sparseopt.nn.sparse.literals import brief, parsed
 from sparseopt.nn.sparse.vocabulary import DTYPES
-from sparseopt.nn.wholefile import _claim
+from sparseopt.nn.wholefile import replacing
 
 __all__ = ["read_tensors", "writable", "write_tensors"]
 
@@ -36,7 +35,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], text
     """Put a file of tensors, as `writable` returns them, and a text in the place of `path`, whole or not at all."""
     metadata = {"format": "pt", "sparseopt": text, "sha256": _digest(text, tensors)}
     data = _safetensors().save(tensors, metadata)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(data)
 
 
@@ -100,24 +99,3 @@ def _safetensors() -> Any:
     except ImportError as error:
         raise ImportError("models are saved by safetensors, which is missing: pip install 'sparseopt[nn]'.") from error
     return safetensors.torch
-
-
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """A file that takes the place of `path` in one step when all has been written, as `write_whole` does."""
-    path = Path(os.path.realpath(path))
-    temporary = path.with_name(path.name + ".tmp")
-    file = _claim(temporary)
-    try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        if os.name != "posix":
-            file.close()
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    finally:
-        file.close()

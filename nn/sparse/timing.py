@@ -2,10 +2,10 @@
 
     race({"dense": f, "sparse": g})  ->  {"dense": seconds, "sparse": seconds}
 
-Candidates run one after the other, f g f g ..., so what slows the machine down meets all of them, and each finds the
-caches as others left them, as a layer does in a network. The first rounds are not counted: they compile, allocate and
-start threads. Rounds go on until the time is used up. The median of a few calls says what a call usually takes, and one
-that was interrupted does not move it.
+Candidates take turns, f f f f g g g g f f f f ..., so what slows the machine down meets all of them. The first call of
+a turn is not counted: it finds the caches full of what the others left. Neither is the first turn, in which calls
+compile, allocate and start threads. Turns go on until the time is used up. The median of some calls says what a call
+usually takes, and one that was interrupted does not move it.
 
 A sparse layer has to beat the best of what torch offers for the dense one: its own forward, oneDNN's product (several
 times faster than MKL on some processors), and both memory formats of a convolution.
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 __all__ = ["Call", "Timer", "dense_forms", "race", "with_relu"]
 
+_TURN = 3  # calls in a row that count
 Call = Callable[[], Any]
 Timer = Callable[[Mapping[str, Call]], dict[str, float]]
 
@@ -37,9 +38,9 @@ def race(calls: Mapping[str, Call], seconds: float = 0.2, least: int = 5, most: 
     calls : mapping of name to callable
         Without arguments. What they compute on a GPU is waited for.
     seconds : float
-        Time for all of them together. Slow calls may take longer: there are `least` rounds in any case.
+        Time for all of them together. Slow calls may take longer: there are `least` of each in any case.
     least, most : int
-        Rounds that count, at least and at most.
+        Calls that count, at least and at most.
 
     Examples
     --------
@@ -53,11 +54,13 @@ def race(calls: Mapping[str, Call], seconds: float = 0.2, least: int = 5, most: 
             _timed(call)
             _timed(call)
         end = perf_counter() + seconds
-        for number in range(most):
-            if number >= least and perf_counter() > end:
-                break
+        counted = 0
+        while counted < most and (counted < least or perf_counter() < end):
+            turn = min(_TURN, most - counted)
             for name, call in calls.items():
-                taken[name].append(_timed(call))
+                _timed(call)
+                taken[name] += [_timed(call) for _ in range(turn)]
+            counted += turn
     return {name: median(each) for name, each in taken.items()}
 
 
