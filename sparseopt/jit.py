@@ -52,13 +52,13 @@ def vectorized_kernel(function: Callable[..., Any]) -> Any:
     )
 
 
-def c_function(function: Callable[..., Any], signature: Any, sources: Iterable[Path]) -> CFunc:
+def c_function(function: Callable[..., Any], signature: Any, sources: Iterable[Path]) -> Any:
     """Compile `function` to a C function, cached on disk and fresh whenever one of `sources` has changed.
 
     The files of `sources` hold everything that the function inlines. It may be a closure over whole numbers: each
     combination of them is compiled, and kept, by itself.
     """
-    compiled = CFunc(function, (signature.args, signature.return_type), {}, {"error_model": "numpy"})
+    compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, {"error_model": "numpy"})
     compiled.enable_caching()
     _keep(compiled._cache, hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())
     compiled.compile()

@@ -165,7 +165,6 @@ def test_imports_inside_nn_go_down(root: Path, inside: str) -> None:
         ("nn/manager.py", "from sparseopt.nn.blocks import BlockGrid", "no floor"),
         ("nn/sparse/format.py", "from sparseopt.nn.sparse.ops import linear", "not below"),
         ("nn/sparse/kernels.py", "from sparseopt.nn.sparse import layers", "not below"),
-        ("nn/sparse/helpers.py", "import math\nfrom sparseopt.nn.sparse.format import BlockSparse", "no floor"),
     ],
 )
 def test_a_wrong_tree_of_nn_is_rejected(tmp_path: Path, file: str, text: str, reason: str) -> None:

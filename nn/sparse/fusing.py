@@ -129,13 +129,13 @@ def absorb_sums(wiring: Wiring, names: Iterable[str]) -> tuple[nn.Module, int]:
         nodes.items(), key=lambda item: -order[item[1]]
     ):  # the last of two branches takes the other
         layer: Any = wiring.module(node)
-        total = next(iter(node.users), None)
+        total: Any = next(iter(node.users), None)
         if layer.activation != "none" or len(node.users) != 1 or not _is_sum(total, node):
             continue
         between = [each for each in order if order[node] < order[each] < order[total]]
         if any(_changes_its_input(wiring, each) for each in between):
             continue
-        other = next(each for each in total.args if each is not node)
+        other: Any = next(each for each in total.args if each is not node)
         with wiring.graph.inserting_before(total):
             fused = wiring.graph.call_module(name, (node.args[0], other))
         total.replace_all_uses_with(fused)

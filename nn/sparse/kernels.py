@@ -42,7 +42,7 @@ from sparseopt.nn.sparse.machine import (
 
 __all__ = ["can_multiply", "product", "product_grad", "product_rows"]
 
-_HAS_COMPILER = not numba.config.DISABLE_JIT
+_HAS_COMPILER = not getattr(numba.config, "DISABLE_JIT", 0)
 _CHUNK = 256 * 1024  # bytes of values that a task goes through again and again: they stay in the second cache
 _ALONE = 300_000  # multiplications that one thread has done before a second has begun
 

@@ -33,6 +33,7 @@ class BlockSparseLayer(nn.Module):
 
     crow: Tensor
     col: Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, weight: BlockSparse, bias: Tensor | None = None, activation: str = "none") -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class BlockSparseLayer(nn.Module):
     def _geometry(self) -> list[str]:
         return []
 
-    def _weight_like(self, dense: nn.Module) -> Any:
+    def _weight_like(self, dense: Any) -> Any:
         """`dense` with this layer's weight and bias."""
         with torch.no_grad():
             dense.weight.copy_(self.weight.to_dense())
@@ -126,7 +127,9 @@ class BlockSparseLinear(BlockSparseLayer):
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """activation(x W^T + bias + added), x of shape (..., in), `added` of the result's shape."""
-        parameters, buffers = self._parameters, self._buffers  # `self.values` would cost a call each
+        # `self.values` would cost a call each.
+        parameters: dict[str, Any] = self._parameters
+        buffers: dict[str, Any] = self._buffers
         values = parameters["values"] if "values" in parameters else self.values
         relu = self.activation == "relu"
         return apply_linear(x, values, buffers["crow"], buffers["col"], parameters["bias"], self.shape, relu, added)
@@ -181,12 +184,15 @@ class _BlockSparseConv(BlockSparseLayer):
         """A dense convolution of the same weight and bias, without the activation."""
         like = {"device": self.values.device, "dtype": self.values.dtype}
         sizes = (self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation)
-        return self._weight_like(self._dense(*sizes, bias=self.bias is not None, **like))
+        dense: Any = self._dense
+        return self._weight_like(dense(*sizes, bias=self.bias is not None, **like))
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """activation(W * x + bias + added), x of shape (N, in, *spatial), `added` of the result's shape."""
-        weight = (self.values, self.crow, self.col, self.bias, self.shape)
-        return apply_conv(x, *weight, self.stride, self.padding, self.dilation, self.activation == "relu", added)
+        weight = (self.values, self.crow, self.col, self.bias)
+        return apply_conv(
+            x, *weight, self.shape, self.stride, self.padding, self.dilation, self.activation == "relu", added
+        )
 
     def _geometry(self) -> list[str]:
         named = {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding}

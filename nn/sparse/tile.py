@@ -26,17 +26,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 __all__ = ["copy_floats", "fetch_add", "gradient_tile", "peek", "poke", "product_tile", "stack"]
 
+_intrinsic: Any = extending.intrinsic  # what it makes is called inside kernels only, with other arguments
 _BYTE, _SHORT, _INT, _LONG, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _UNROLLED = 512  # multiplications in the unrolled loop over the inputs of a block, at most: its code fits the cache
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic(prefer_literal=True)
 def product_tile(
     typing,
     rows,
@@ -75,7 +75,7 @@ def product_tile(
     return signature, generate
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic(prefer_literal=True)
 def gradient_tile(typing, rows, n_rows, off, grad, ldg, out, inputs, height, lanes, pitch):
     """Addresses of the addresses of the rows of x and their number, elements to skip in them, grad and out.
 
@@ -94,7 +94,7 @@ def gradient_tile(typing, rows, n_rows, off, grad, ldg, out, inputs, height, lan
     return signature, generate
 
 
-@intrinsic
+@_intrinsic
 def peek(typing, address, index):
     """The int64 number `index` from `address` on."""
 
@@ -104,7 +104,7 @@ def peek(typing, address, index):
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic
+@_intrinsic
 def poke(typing, address, index, number):
     """Store an int64."""
 
@@ -116,7 +116,7 @@ def poke(typing, address, index, number):
     return types.void(types.int64, types.int64, types.int64), generate
 
 
-@intrinsic
+@_intrinsic
 def fetch_add(typing, address, number):
     """Add to an int64 that threads share, and return what it was."""
 
@@ -127,7 +127,7 @@ def fetch_add(typing, address, number):
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic
+@_intrinsic
 def copy_floats(typing, to, source, count):
     """Copy `count` float32 numbers between places that do not overlap."""
 
@@ -139,7 +139,7 @@ def copy_floats(typing, to, source, count):
     return types.void(types.int64, types.int64, types.int64), generate
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic(prefer_literal=True)
 def stack(typing, count):
     """The address of `count` int64 on the stack of the calling function."""
     if not isinstance(count, types.IntegerLiteral):
@@ -269,7 +269,7 @@ def _gradient(b: Any, arguments: Any, inputs: int, height: int, lanes: int, pitc
         x = b.gep(b.inttoptr(b.load(b.gep(table, [n])), _FLOAT.as_pointer()), [off])
         here = places(b.gep(grad, [b.mul(n, ldg)]))
         columns = [padded(place, count) for place, count in zip(here, counts, strict=True)]
-        new = []
+        new: list[Any] = []
         for i in range(inputs):
             repeated = _repeated(b, b.gep(x, [_long(i)]), 1, lanes)
             new += [b.call(fma, [repeated, column, sums[len(new) + v]]) for v, column in enumerate(columns)]
