@@ -58,7 +58,9 @@ NN_DOORS = {
 SPARSE_FLOORS = (
     ("format", "tile", "team", "outputs", "triton_source", "vocabulary"),
     ("machine", "triton_kernels", "reference", "literals"),
-    ("kernels", "standard", "tensorfiles"),
+    ("packing", "standard", "tensorfiles"),
+    ("kernels",),
+    ("products",),
     ("ops",),
     ("layers", "shrinking"),
     ("wiring", "records"),

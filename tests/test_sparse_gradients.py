@@ -16,7 +16,7 @@ from sparse_cases import KINDS, Problem, Product, block_sparse, dense, error, pr
 from torch import Tensor  # noqa: E402
 from torch.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck  # noqa: E402
 
-from sparseopt.nn.sparse import ops  # noqa: E402
+from sparseopt.nn.sparse import products  # noqa: E402
 
 ACTIVATIONS = ("none", "relu")
 
@@ -289,13 +289,13 @@ def test_torch_finds_the_operators_well_formed(kind: str, dtypes: tuple[torch.dt
     p = problem(kind, dtype=dtypes[1], x_dtype=dtypes[0])
     for relu in (False, True):
         product = operands(p, relu)
-        done = torch.library.opcheck(ops.block_product, product)
+        done = torch.library.opcheck(products.block_product, product)
         assert set(done.values()) == {"SUCCESS"}
     x, values, crow, col, *_ = product
-    y = ops.block_product(*product).detach()
+    y = products.block_product(*product).detach()
     block = (values.shape[2], values.shape[1])
     gradient = (x, torch.ones_like(y).requires_grad_(), crow, col, block, *product[6:10])
-    assert set(torch.library.opcheck(ops.block_product_grad, gradient).values()) == {"SUCCESS"}
+    assert set(torch.library.opcheck(products.block_product_grad, gradient).values()) == {"SUCCESS"}
 
 
 def test_a_wrong_operator_is_not_well_formed() -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llvmlite import ir
 from torch import Tensor, nn
 
-from sparseopt.nn.sparse import kernels, machine, reference, team, tile
+from sparseopt.nn.sparse import kernels, machine, packing, reference, team, tile
 from sparseopt.nn.sparse.format import BlockSparse
 from sparseopt.nn.sparse.layers import BlockSparseLinear
 
@@ -146,7 +146,7 @@ def test_a_fused_operation_that_the_machine_lacks_would_be_a_call(monkeypatch: p
 def test_tasks_cover_all_rows_and_blocks_once(n: int, counts: list[int], threads: int, block: tuple[int, int]) -> None:
     crow = torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32)
     col = torch.cat([torch.arange(count, dtype=torch.int32) for count in counts])
-    packed = kernels._pack(torch.zeros(len(col), block[1], block[0]), crow, col, len(counts) * block[0], 0)
+    packed = packing._pack(torch.zeros(len(col), block[1], block[0]), crow, col, len(counts) * block[0], 0)
     bounds, groups, span, used = packed._cut(n, threads)
     assert bounds[0] == 0
     assert bounds[-1] == len(packed.heights)
@@ -214,7 +214,7 @@ def test_weights_changed_behind_the_version_counter_are_packed_again() -> None:
 
 
 def test_a_copy_without_a_probe_would_go_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels._Probe, "agrees", lambda self: True)
+    monkeypatch.setattr(packing._Probe, "agrees", lambda self: True)
     layer = BlockSparseLinear(weight_of(64, 64, (8, 8)))
     x = torch.randn(4, 64)
     with torch.no_grad():
@@ -225,12 +225,12 @@ def test_a_copy_without_a_probe_would_go_stale(monkeypatch: pytest.MonkeyPatch) 
 
 def test_packed_weights_are_forgotten_with_their_tensors() -> None:
     layer = BlockSparseLinear(weight_of(64, 64, (8, 8)))
-    known = len(kernels._known)
+    known = len(packing._known)
     with torch.no_grad():
         layer(torch.randn(2, 64))
-    assert len(kernels._known) == known + 1
+    assert len(packing._known) == known + 1
     del layer
-    assert len(kernels._known) == known
+    assert len(packing._known) == known
 
 
 def test_sizes_that_change_with_every_call_are_not_kept() -> None:
@@ -238,7 +238,7 @@ def test_sizes_that_change_with_every_call_are_not_kept() -> None:
     with torch.no_grad():
         for n in range(1, 40):
             layer(torch.randn(n, 64))
-    packed = kernels._packed(layer.values, layer.crow, layer.col, 64, 64)
+    packed = packing.packed(layer.values, layer.crow, layer.col, 64, 64)
     assert len(packed.prepared) <= 16
 
 

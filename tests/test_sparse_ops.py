@@ -21,7 +21,7 @@ import sparse_cases as cases  # noqa: E402
 from sparse_cases import BLOCKS, KINDS, Problem, Product, block_sparse, dense, error, problem, recorded  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from sparseopt.nn.sparse import ops  # noqa: E402
+from sparseopt.nn.sparse import products  # noqa: E402
 from sparseopt.nn.sparse.format import BlockSparse  # noqa: E402
 
 CLOSE = 1e-5
@@ -512,10 +512,10 @@ UNFIT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", UNFIT)
 def test_operands_that_do_not_fit_are_refused(name: str) -> None:
     """Kernels trust sizes with addresses."""
-    wanted = ops.block_product(*operands())
+    wanted = products.block_product(*operands())
     assert wanted.isfinite().all()
     with pytest.raises((ValueError, TypeError, RuntimeError, IndexError)):
-        ops.block_product(*operands(**UNFIT[name]))
+        products.block_product(*operands(**UNFIT[name]))
 
 
 @pytest.mark.parametrize("name", ["stride", "padding", "grad", "col", "crow"])
@@ -525,7 +525,7 @@ def test_operands_of_the_gradient_that_do_not_fit_are_refused(name: str) -> None
     parts = {"grad": grad, "crow": crow, "col": col, "block": (4, 3), "stride": stride, "padding": padding}
 
     def call(grad, crow, col, block, stride, padding):
-        return ops.block_product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
+        return products.block_product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
 
     wrong = {
         "grad": grad[:, :5],
