@@ -56,7 +56,7 @@ NN_DOORS = {
 
 # The same inside `sparseopt.nn.sparse`.
 SPARSE_FLOORS = (
-    ("format", "tile", "team", "outputs", "triton_source", "vocabulary"),
+    ("format", "geometry", "tile", "team", "outputs", "triton_source", "vocabulary"),
     ("machine", "triton_kernels", "reference", "literals"),
     ("packing", "standard", "tensorfiles"),
     ("kernels",),

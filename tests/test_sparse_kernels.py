@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sparseopt.nn.sparse import kernels, machine, packing, reference, team, tile
 from sparseopt.nn.sparse.format import BlockSparse
+from sparseopt.nn.sparse.geometry import LINEAR
 from sparseopt.nn.sparse.layers import BlockSparseLinear
 
 # lanes and registers of AVX-512, AVX2, NEON and SSE
@@ -46,7 +47,7 @@ def weight_of(out: int, inputs: int, block: tuple[int, int], density: float = 0.
 
 def multiplied(x: Tensor, weight: BlockSparse, bias: Tensor | None, relu: bool = False) -> Tensor:
     parts = (weight.values, weight.crow, weight.col, bias, weight.shape[0])
-    return kernels.product(x[:, None, None], *parts, ONE, ONE, (0, 0), ONE, relu)[:, 0, 0]
+    return kernels.product(x[:, None, None], *parts, LINEAR, relu)[:, 0, 0]
 
 
 @pytest.mark.parametrize("block", [(5, 5), (8, 8), (16, 16), (20, 20), (67, 3)], ids=str)
@@ -56,7 +57,7 @@ def test_kernels_cut_for_other_machines_are_right(block: tuple[int, int], other_
     exact = torch.nn.functional.linear(x.double(), weight.to_dense().double(), bias.double()).relu()
     assert (multiplied(x, weight, bias, relu=True) - exact).abs().max() <= 1e-5 * exact.abs().max()
     grad = torch.randn(29, 1, 1, weight.shape[0])
-    arguments = (x[:, None, None], grad, weight.crow, weight.col, block, ONE, ONE, (0, 0), ONE)
+    arguments = (x[:, None, None], grad, weight.crow, weight.col, block, LINEAR)
     exact = reference.product_grad(x[:, None, None].double(), grad.double(), *arguments[2:])
     assert (kernels.product_grad(*arguments) - exact).abs().max() <= 1e-5 * exact.abs().max()
 

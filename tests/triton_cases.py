@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparseopt.nn.sparse import triton_kernels
+from sparseopt.nn.sparse.geometry import Geometry
 
 HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
 ONE = (1, 1)
@@ -97,7 +98,7 @@ class Operands:
         self.crow = functional.pad(kept.sum(1).cumsum(0), (1, 0)).to(torch.int32)
         self.bias = torch.randn(out, generator=draw).to(case.dtype) if case.bias else None
         self.x = self.image(torch.randn(case.images[0], *(case.images[1:] or ONE), channels, generator=draw))
-        self.geometry = (self.kernel, case.stride, case.padding, case.dilation)
+        self.geometry = Geometry(self.kernel, case.stride, case.padding, case.dilation)
         dense = functional.conv2d(self.x.permute(0, 3, 1, 2).double(), self.weight, None, *self.geometry[1:])
         self.grad = torch.randn(dense.permute(0, 2, 3, 1).shape, generator=draw).to(case.dtype)
 
@@ -130,10 +131,10 @@ class Operands:
 
     def product(self) -> Tensor:
         weights = (self.values, self.crow, self.col, self.bias)
-        return triton_kernels.product(self.x, *weights, self.case.shape[0], *self.geometry, self.case.relu)
+        return triton_kernels.product(self.x, *weights, self.case.shape[0], self.geometry, self.case.relu)
 
     def product_grad(self) -> Tensor:
-        return triton_kernels.product_grad(self.x, self.grad, self.crow, self.col, self.case.block, *self.geometry)
+        return triton_kernels.product_grad(self.x, self.grad, self.crow, self.col, self.case.block, self.geometry)
 
     def expected(self, absolute: bool = False) -> tuple[Tensor, Tensor]:
         """The product and the gradient, or the sums of their terms' absolute values."""

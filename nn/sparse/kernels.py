@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from sparseopt.nn.sparse import outputs, packing, team
 from sparseopt.nn.sparse.format import check_structure
+from sparseopt.nn.sparse.geometry import LINEAR, Geometry
 from sparseopt.nn.sparse.machine import GradientJob, compiled_gradient, gradient_for
 
 __all__ = ["can_multiply", "product", "product_grad", "product_rows"]
@@ -43,23 +44,18 @@ def product(
     col: Tensor,
     bias: Tensor | None,
     out: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
     relu: bool,
     added: Tensor | None = None,
 ) -> Tensor:
     """y, (N, H', W', out), in the dtype of x; see `reference.product`."""
-    images, height, width, channels = x.shape
-    alone = kernel[0] * kernel[1] == 1
+    images, channels = x.shape[0], x.shape[3]
+    alone = geometry.positions == 1
     weight = packing.packed(values, crow, col, out, channels if alone else 0)
-    lines = (height + 2 * padding[0] - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
-    pixels = (width + 2 * padding[1] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
-    stored = _staged(x, 1 if alone else weight.tile.width, padding)
-    geometry = lines, pixels, tuple(stride), tuple(kernel), tuple(dilation)
-    y = outputs.empty((images, lines, pixels, out))
-    weight.multiply(stored, images, stored.stride(), stored.shape[3], geometry, bias, relu, added, y)
+    stored = _staged(x, 1 if alone else weight.tile.width, geometry.padding)
+    sizes = geometry.sizes(x.shape[1:3])
+    y = outputs.empty((images, *sizes, out))
+    weight.multiply(stored, images, stored.stride(), stored.shape[3], tuple(sizes), geometry, bias, relu, added, y)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
@@ -78,12 +74,11 @@ def product_rows(
     channels = shape[-1]
     weight = packing.packed(values, crow, col, out, channels)
     if x.dtype is not torch.float32:
-        one = (1, 1)
         more = None if added is None else added.reshape(-1, 1, 1, out)
-        y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, one, one, (0, 0), one, relu, more)
+        y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, LINEAR, relu, more)
         return y.reshape(*shape[:-1], out)
     y = outputs.empty((*shape[:-1], out))
-    weight.multiply(x, x.numel() // channels, (channels, 0, 0), channels, packing.ROWS, bias, relu, added, y)
+    weight.multiply(x, x.numel() // channels, (channels, 0, 0), channels, (1, 1), LINEAR, bias, relu, added, y)
     return y
 
 
@@ -93,16 +88,13 @@ def product_grad(
     crow: Tensor,
     col: Tensor,
     block: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
 ) -> Tensor:
     """The gradient with respect to `values`, (blocks, b_in, b_out) in float32; see `reference.product_grad`."""
     height, width = block
     rows = len(crow) - 1
     images, lines, pixels, out = grad.shape
-    stored = _staged(x, width, padding)
+    stored = _staged(x, width, geometry.padding)
     grad = grad.detach().to(torch.float32)
     if out < rows * height:
         grad = functional.pad(grad, (0, rows * height - out))
@@ -110,12 +102,12 @@ def product_grad(
     result = torch.zeros((len(col), width, height), dtype=torch.float32)
     if len(col) == 0 or grad.numel() == 0:
         return result
-    check_structure(crow, col, len(col), kernel[0] * kernel[1] * -(-x.shape[3] // width))
+    check_structure(crow, col, len(col), geometry.positions * -(-x.shape[3] // width))
     steps = stored.stride()
-    off = packing.offsets(col.numpy(), width, kernel, dilation, steps, stored.shape[3]).astype(np.int64)
+    off = packing.offsets(col.numpy(), width, geometry, steps, stored.shape[3]).astype(np.int64)
     place = np.repeat(np.arange(rows) * height, np.diff(crow.numpy()))
     image, line, pixel = np.ogrid[:images, :lines, :pixels]
-    skips = image * steps[0] + line * (steps[1] * stride[0]) + pixel * (steps[2] * stride[1])
+    skips = image * steps[0] + line * (steps[1] * geometry.stride[0]) + pixel * (steps[2] * geometry.stride[1])
     addresses = (stored.data_ptr() + 4 * skips).ravel()
     work = addresses.size * result.numel()
     threads = team.n_threads() if work > packing.ALONE else 1

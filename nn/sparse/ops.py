@@ -18,7 +18,8 @@ from torch.autograd import forward_ad
 
 from sparseopt.nn.sparse import kernels, reference
 from sparseopt.nn.sparse.format import BlockSparse
-from sparseopt.nn.sparse.products import block_product, require_geometry, spatial_out
+from sparseopt.nn.sparse.geometry import LINEAR, Geometry
+from sparseopt.nn.sparse.products import block_product
 
 __all__ = ["conv", "linear"]
 
@@ -120,10 +121,9 @@ def apply_linear(
         return _sum(apply_linear(x, values, crow, col, bias, shape, False), added, relu)
     if _is_plain(x, values, bias, added) and x.is_contiguous():
         return kernels.product_rows(x, values, crow, col, bias, shape[0], relu, added)
-    one = (1, 1)
     flat = x.reshape(-1, 1, 1, shape[1])
     more = None if added is None else added.reshape(-1, 1, 1, shape[0])
-    y = _multiplier()(flat, values, crow, col, bias, shape[0], one, one, (0, 0), one, relu, more)
+    y = _multiplied(flat, (values, crow, col, bias, shape[0]), LINEAR, relu, more)
     return _as_autocast(y.reshape(*x.shape[:-1], shape[0]))
 
 
@@ -148,32 +148,16 @@ def apply_conv(
         expected = "(N, {}, length)" if spatial == 1 else "(N, {}, height, width)"
         raise ValueError(f"x must be {expected.format(shape[1])}, got {tuple(x.shape)}.")
     _require_numbers(x, bias, shape[0])
-    if spatial == 1:
-        x = x.unsqueeze(2)
-    kernel, stride, dilation = (_pair(s, 1) for s in (shape[2:], stride, dilation))
-    padding = _pair(padding, 0)
-    require_geometry(kernel, stride, padding, dilation)
-    pixels = spatial_out(x.shape[2:], kernel, stride, padding, dilation)
+    geometry = Geometry(_pair(shape[2:], 1), _pair(stride, 1), _pair(padding, 0), _pair(dilation, 1))
+    geometry.require()
+    image = x.unsqueeze(2) if spatial == 1 else x
+    sizes = geometry.sizes(image.shape[2:])
     if added is not None:
-        if not _lies_like(added, x, (x.shape[0], shape[0], *pixels[2 - spatial :])):
-            x = x.squeeze(2) if spatial == 1 else x
-            y = apply_conv(
-                x,
-                values,
-                crow,
-                col,
-                bias,
-                shape,
-                stride[2 - spatial :],
-                padding[2 - spatial :],
-                dilation[2 - spatial :],
-                False,
-            )
+        if not _lies_like(added, x, (x.shape[0], shape[0], *sizes[2 - spatial :])):
+            y = apply_conv(x, values, crow, col, bias, shape, stride, padding, dilation, False)
             return _sum(y, added, relu)
         added = (added.unsqueeze(2) if spatial == 1 else added).permute(0, 2, 3, 1)
-    multiply = kernels.product if _is_plain(x, values, bias, added) else _multiplier()
-    inside = x.permute(0, 2, 3, 1)
-    y = multiply(inside, values, crow, col, bias, shape[0], kernel, stride, padding, dilation, relu, added)
+    y = _multiplied(image.permute(0, 2, 3, 1), (values, crow, col, bias, shape[0]), geometry, relu, added)
     y = _as_autocast(y.permute(0, 3, 1, 2))
     return y.squeeze(2) if spatial == 1 else y
 
@@ -222,11 +206,13 @@ _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C.
 _is_tracing, _transforms = torch._C._get_tracing_state, torch._C._functorch.peek_interpreter_stack
 
 
-def _multiplier() -> Any:
-    """The operator, or what torch can take apart."""
+def _multiplied(x: Tensor, weight: tuple[Any, ...], geometry: Geometry, relu: bool, added: Tensor | None) -> Tensor:
+    values, _, _, bias, _ = weight
+    if _is_plain(x, values, bias, added):
+        return kernels.product(x, *weight, geometry, relu, added)
     if not torch.compiler.is_compiling() and (forward_ad._current_level >= 0 or _transforms()):
-        return reference.product
-    return block_product
+        return reference.product(x, *weight, geometry, relu, added)  # torch can take it apart
+    return block_product(x, *weight, *geometry, relu, added)
 
 
 def _as_autocast(y: Tensor) -> Tensor:

@@ -27,13 +27,13 @@ from torch.nn import functional
 
 from sparseopt.nn.sparse import team
 from sparseopt.nn.sparse.format import check_structure
+from sparseopt.nn.sparse.geometry import Geometry
 from sparseopt.nn.sparse.machine import Job, Tile, compiled_product, tile_for
 
-__all__ = ["ALONE", "ROWS", "Packed", "offsets", "packed"]
+__all__ = ["ALONE", "Packed", "offsets", "packed"]
 
 _CHUNK = 256 * 1024  # bytes of values that a task goes through again and again: they stay in the second cache
 ALONE = 300_000  # multiplications that one thread has done before a second has begun
-ROWS = (1, 1, (1, 1), (1, 1), (1, 1))
 _Numbers = ctypes.c_int64 * len(Job)
 _X, _Y, _BIAS, _RELU, _ADDED = map(int, (Job.X, Job.Y, Job.BIAS, Job.RELU, Job.ADDED))  # enumerations are slow
 
@@ -60,7 +60,8 @@ class Packed:
         images: int,
         steps: Sequence[int],
         channels: int,
-        geometry: tuple[Any, ...],
+        sizes: tuple[int, int],
+        geometry: Geometry,
         bias: Tensor | None,
         relu: bool,
         added: Tensor | None,
@@ -70,12 +71,12 @@ class Packed:
         if images == 0:
             return
         threads = team.n_threads()
-        key = images, steps, channels, geometry, threads
+        key = images, steps, channels, sizes, geometry, threads
         prepared = self.prepared.get(key)
         if prepared is None:
             if len(self.prepared) >= 16:  # sizes that change with every call must not fill the memory
                 self.prepared.clear()
-            prepared = self.prepared[key] = self._prepare(images, steps, channels, geometry, threads)
+            prepared = self.prepared[key] = self._prepare(images, steps, channels, sizes, geometry, threads)
         template, threads, _kept = prepared
         if bias is None:
             bias = self.zeros
@@ -89,18 +90,24 @@ class Packed:
         team.run(self.function, ctypes.addressof(job), threads)
 
     def _prepare(
-        self, images: int, steps: Sequence[int], channels: int, geometry: tuple[Any, ...], threads: int
+        self,
+        images: int,
+        steps: Sequence[int],
+        channels: int,
+        sizes: tuple[int, int],
+        geometry: Geometry,
+        threads: int,
     ) -> tuple[Any, int, Any]:
         """A job but for the tensors of one call, its threads, and what it points to."""
-        lines, pixels, stride, kernel, dilation = geometry
+        lines, pixels = sizes
         n = images * lines * pixels
-        off = offsets(self.col, self.tile.width, kernel, dilation, steps, channels)
+        off = offsets(self.col, self.tile.width, geometry, steps, channels)
         bounds, groups, span, threads = self._cut(n, threads)
         job = _Numbers()
         for name, number in {
             Job.IMAGE: steps[0] * 4,
-            Job.LINE: steps[1] * stride[0] * 4,
-            Job.PIXEL: steps[2] * stride[1] * 4,
+            Job.LINE: steps[1] * geometry.stride[0] * 4,
+            Job.PIXEL: steps[2] * geometry.stride[1] * 4,
             Job.LINES: lines,
             Job.PIXELS: pixels,
             Job.N: n,
@@ -235,13 +242,12 @@ def _pack(values: Tensor, crow: Tensor, col: Tensor, out: int, inputs: int) -> P
     return Packed(tile, values, crows, columns, first, heights, tails, out, zeros, compiled_product(tile))
 
 
-def offsets(
-    col: np.ndarray, width: int, kernel: Sequence[int], dilation: Sequence[int], steps: Sequence[int], channels: int
-) -> np.ndarray:
+def offsets(col: np.ndarray, width: int, geometry: Geometry, steps: Sequence[int], channels: int) -> np.ndarray:
     runs = -(-channels // width)
     position, run = col // runs, col % runs
-    if len(col) and position.max() >= kernel[0] * kernel[1]:
-        raise ValueError(f"a block lies in column {col.max()}, the weight has {kernel[0] * kernel[1] * runs} of them.")
+    if len(col) and position.max() >= geometry.positions:
+        raise ValueError(f"a block lies in column {col.max()}, the weight has {geometry.positions * runs} of them.")
+    kernel, dilation = geometry.kernel, geometry.dilation
     down, right = position // kernel[1] * dilation[0], position % kernel[1] * dilation[1]
     off = down * steps[1] + right * steps[2] + run * width
     if len(off) and off.max() >= 2**31:

@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from sparseopt.nn.sparse import kernels, reference, triton_kernels
 from sparseopt.nn.sparse.format import rows_of
+from sparseopt.nn.sparse.geometry import LINEAR, Geometry
 
-__all__ = ["block_product", "block_product_grad", "require_geometry", "spatial_out"]
+__all__ = ["block_product", "block_product_grad"]
 
 
 def _multiply(
@@ -40,22 +41,20 @@ def _multiply(
     added: Tensor | None = None,
 ) -> Tensor:
     """x, (N, H, W, C), to y, (N, H', W', out), by the fastest means there is for these tensors."""
-    require_geometry(kernel, stride, padding, dilation)
+    geometry = _geometry(kernel, stride, padding, dilation)
     if bias is not None and tuple(bias.shape) != (out,):
         raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
-    geometry = (kernel, stride, padding, dilation)
-    if added is not None:
-        shape = (x.shape[0], *spatial_out(x.shape[1:3], *geometry), out)
-        if tuple(added.shape) != shape:
-            raise ValueError(f"what is added must have the shape of the result, {shape}, got {tuple(added.shape)}.")
+    shape = (x.shape[0], *geometry.sizes(x.shape[1:3]), out)
+    if added is not None and tuple(added.shape) != shape:
+        raise ValueError(f"what is added must have the shape of the result, {shape}, got {tuple(added.shape)}.")
     if triton_kernels.is_available(x, values):
-        y = triton_kernels.product(x, values, crow, col, bias, out, *geometry, relu and added is None)
+        y = triton_kernels.product(x, values, crow, col, bias, out, geometry, relu and added is None)
         if added is None:
             return y
         y += added
         return y.relu_() if relu else y
     module = kernels if kernels.can_multiply(x, values) else reference
-    return module.product(x, values, crow, col, bias, out, *geometry, relu, added)
+    return module.product(x, values, crow, col, bias, out, geometry, relu, added)
 
 
 def _multiply_grad(
@@ -70,18 +69,18 @@ def _multiply_grad(
     dilation: Sequence[int],
 ) -> Tensor:
     """The gradient with respect to the blocks, (blocks, b_in, b_out), in float32 or float64."""
-    require_geometry(kernel, stride, padding, dilation)
-    expected = [x.shape[0], *spatial_out(x.shape[1:3], kernel, stride, padding, dilation)]
+    geometry = _geometry(kernel, stride, padding, dilation)
+    expected = [x.shape[0], *geometry.sizes(x.shape[1:3])]
     if list(grad.shape[:3]) != expected:
         raise ValueError(f"the output of these inputs is {expected} pixels, its gradient has {list(grad.shape[:3])}.")
     if triton_kernels.is_available(x, grad):
-        return triton_kernels.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
+        return triton_kernels.product_grad(x, grad, crow, col, block, geometry)
     module = kernels if kernels.can_multiply(x, grad) else reference
-    return module.product_grad(x, grad, crow, col, block, kernel, stride, padding, dilation)
+    return module.product_grad(x, grad, crow, col, block, geometry)
 
 
 def _multiply_fake(x, values, crow, col, bias, out, kernel, stride, padding, dilation, relu, added=None):
-    return x.new_empty(x.shape[0], *spatial_out(x.shape[1:3], kernel, stride, padding, dilation), out)
+    return x.new_empty(x.shape[0], *Geometry(kernel, stride, padding, dilation).sizes(x.shape[1:3]), out)
 
 
 def _multiply_grad_fake(x, grad, crow, col, block, kernel, stride, padding, dilation):
@@ -90,15 +89,15 @@ def _multiply_grad_fake(x, grad, crow, col, block, kernel, stride, padding, dila
 
 
 # `torch.library.custom_op` would import torch's compiler, a second of work, at the first call.
-_GEOMETRY = "SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation"
+_PAIRS = "SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation"
 torch.library.define(
     "sparseopt::block_product",
-    f"(Tensor x, Tensor values, Tensor crow, Tensor col, Tensor? bias, SymInt out, {_GEOMETRY}, bool relu, "
+    f"(Tensor x, Tensor values, Tensor crow, Tensor col, Tensor? bias, SymInt out, {_PAIRS}, bool relu, "
     "Tensor? added=None) -> Tensor",
 )
 torch.library.define(
     "sparseopt::block_product_grad",
-    f"(Tensor x, Tensor grad, Tensor crow, Tensor col, SymInt[] block, {_GEOMETRY}) -> Tensor",
+    f"(Tensor x, Tensor grad, Tensor crow, Tensor col, SymInt[] block, {_PAIRS}) -> Tensor",
 )
 torch.library.impl("sparseopt::block_product", "default", _multiply)
 torch.library.impl("sparseopt::block_product_grad", "default", _multiply_grad)
@@ -109,9 +108,9 @@ block_product_grad = torch.ops.sparseopt.block_product_grad.default
 
 
 def _save_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, values, crow, col, bias, _out, *geometry, relu, _added = inputs
+    x, values, crow, col, _bias, _out, *geometry, relu, _added = inputs
     ctx.save_for_backward(x, values, crow, col, output if relu else None)
-    ctx.geometry, ctx.has_bias = geometry, bias is not None
+    ctx.geometry = Geometry(*geometry)
 
 
 def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -119,7 +118,7 @@ def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     if y is not None:
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
     needs_x, needs_values, _, _, needs_bias, *_, needs_added = ctx.needs_input_grad
-    grad_x = _grad_input(grad, values, crow, col, x.shape, *ctx.geometry) if needs_x else None
+    grad_x = _grad_input(grad, values, crow, col, x.shape, ctx.geometry) if needs_x else None
     grad_values = None
     if needs_values:
         block = (values.shape[2], values.shape[1])
@@ -132,14 +131,14 @@ def _product_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 def _save_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, grad, crow, col, _block, *geometry = inputs
     ctx.save_for_backward(x, grad, crow, col)
-    ctx.geometry = geometry
+    ctx.geometry = Geometry(*geometry)
 
 
 def _grad_backward(ctx: Any, second: Tensor) -> tuple[Any, ...]:
     x, grad, crow, col = ctx.saved_tensors
     needs_x, needs_grad, *_ = ctx.needs_input_grad
     second = second.contiguous()
-    grad_x = _grad_input(grad, second, crow, col, x.shape, *ctx.geometry) if needs_x else None
+    grad_x = _grad_input(grad, second, crow, col, x.shape, ctx.geometry) if needs_x else None
     grad_grad = (
         block_product(x, second, crow, col, None, grad.shape[3], *ctx.geometry, False).to(grad.dtype)
         if needs_grad
@@ -152,46 +151,33 @@ torch.library.register_autograd("sparseopt::block_product", _product_backward, s
 torch.library.register_autograd("sparseopt::block_product_grad", _grad_backward, setup_context=_save_grad)
 
 
-def require_geometry(
+def _geometry(
     kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> None:
-    """Kernels trust these numbers with addresses."""
-    if not (len(kernel) == len(stride) == len(padding) == len(dilation) == 2):
-        raise ValueError("kernel, stride, padding and dilation must have two numbers each, for lines and pixels.")
-    if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
-        raise ValueError(
-            f"kernel={list(kernel)}, stride={list(stride)} and dilation={list(dilation)} must be positive, "
-            f"padding={list(padding)} not negative."
-        )
+) -> Geometry:
+    geometry = Geometry(tuple(kernel), tuple(stride), tuple(padding), tuple(dilation))
+    geometry.require()
+    return geometry
 
 
 def _grad_input(
-    grad: Tensor,
-    values: Tensor,
-    crow: Tensor,
-    col: Tensor,
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    grad: Tensor, values: Tensor, crow: Tensor, col: Tensor, size: Sequence[int], geometry: Geometry
 ) -> Tensor:
     """grad X: the product of grad Y, its pixels `stride` apart, with the transposed and mirrored blocks."""
-    values, crow, col = _transposed(values, crow, col, size[3], kernel)
-    one = (1, 1)
-    if tuple(kernel) == one:  # the product first: it has fewer pixels than the input
-        grad = block_product(grad, values, crow, col, None, size[3], one, one, (0, 0), one, False)
+    kernel, stride, padding, dilation = geometry
+    weight = _transposed(values, crow, col, size[3], geometry.positions)
+    if geometry.positions == 1:  # the product first: it has fewer pixels than the input
+        grad = block_product(grad, *weight, None, size[3], *LINEAR, False)
         return _placed(grad, stride, (-padding[0], -padding[1]), size[1:3])
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     starts = [r - p for r, p in zip(reach, padding, strict=True)]
     grad = _placed(grad, stride, starts, [n + r for n, r in zip(size[1:3], reach, strict=True)])
-    return block_product(grad, values, crow, col, None, size[3], kernel, one, (0, 0), dilation, False)
+    return block_product(grad, *weight, None, size[3], *Geometry(kernel, dilation=dilation), False)
 
 
 def _transposed(
-    values: Tensor, crow: Tensor, col: Tensor, channels: int, kernel: Sequence[int]
+    values: Tensor, crow: Tensor, col: Tensor, channels: int, positions: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rows, runs, positions = crow.shape[0] - 1, -(-channels // values.shape[1]), kernel[0] * kernel[1]
+    rows, runs = crow.shape[0] - 1, -(-channels // values.shape[1])
     row = rows_of(crow, col)
     position, run = col.long() // runs, col.long() % runs
     turned = (positions - 1 - position) * rows + row
@@ -220,21 +206,3 @@ def _placed(image: Tensor, stride: Sequence[int], starts: Sequence[int], size: S
         after = size[axis] - begin - image.shape[1 + axis]
         image = functional.pad(image, [0, 0] * (image.ndim - 2 - axis) + [begin, after])
     return image
-
-
-def spatial_out(
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> list[int]:
-    out = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
-    ]
-    torch._check(
-        out[0] > 0 and out[1] > 0,
-        lambda: "an image with its padding must be at least as large as the kernel with its dilation.",
-    )
-    return out

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparseopt.nn.sparse.format import rows_of
+from sparseopt.nn.sparse.geometry import Geometry
 
 __all__ = ["product", "product_grad"]
 
@@ -28,17 +29,14 @@ def product(
     col: Tensor,
     bias: Tensor | None,
     out: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
     relu: bool,
     added: Tensor | None = None,
 ) -> Tensor:
     """y, (N, H', W', out), in the dtype of x."""
     width, height = values.shape[1:]
     wide = torch.promote_types(values.dtype, torch.float32)  # sums in 16 bits would lose most of them
-    patches = _patches(x, width, kernel, stride, padding, dilation).to(wide)
+    patches = _patches(x, width, geometry).to(wide)
     spatial, rows = patches.shape[:3], len(crow) - 1
     inputs = patches.flatten(0, 2)[:, col.long()]  # (L, blocks, b_in)
     parts = torch.einsum("lti,tij->tlj", inputs, values.to(wide))
@@ -55,15 +53,12 @@ def product_grad(
     crow: Tensor,
     col: Tensor,
     block: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
 ) -> Tensor:
     """The gradient with respect to `values`, (blocks, b_in, b_out), of <grad, product(x, values)>."""
     height, width = block
     rows = len(crow) - 1
-    inputs = _patches(x, width, kernel, stride, padding, dilation).flatten(0, 2)[:, col.long()]
+    inputs = _patches(x, width, geometry).flatten(0, 2)[:, col.long()]
     inputs = inputs.to(torch.promote_types(torch.promote_types(x.dtype, grad.dtype), torch.float32))
     grad = functional.pad(grad, (0, rows * height - grad.shape[-1])).flatten(0, 2).unflatten(1, (rows, height))
     return torch.einsum("lti,ltj->tij", inputs, grad[:, rows_of(crow, col)].to(inputs.dtype))
@@ -72,13 +67,11 @@ def product_grad(
 def _patches(
     x: Tensor,
     width: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
 ) -> Tensor:
     """(N, H', W', positions * runs, b_in): what each run of channels at each kernel position sees."""
-    (above, left), short = padding, -x.shape[3] % width
+    kernel, stride, (above, left), dilation = geometry
+    short = -x.shape[3] % width
     x = functional.pad(x, (0, short, left, left, above, above))
     high, wide = (x.shape[1 + a] - dilation[a] * (kernel[a] - 1) for a in (0, 1))
     parts = [

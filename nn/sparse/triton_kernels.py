@@ -26,6 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseopt.nn.sparse.geometry import Geometry
+
 __all__ = ["is_available", "product", "product_grad"]
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -49,14 +51,11 @@ def product(
     col: Tensor,
     bias: Tensor | None,
     out: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
     relu: bool,
 ) -> Tensor:
     """y, (N, H', W', out), in the dtype of x; multiplied in the wider dtype of x and `values`."""
-    sizes = _sizes(x, kernel, stride, padding, dilation)
+    sizes = geometry.sizes(x.shape[1:3])
     y = x.new_empty(x.shape[0], *sizes, out)
     pixels, rows, (width, height) = y.numel() // out, len(crow) - 1, values.shape[1:]
     if not pixels:
@@ -65,7 +64,7 @@ def product(
 
     dtype = torch.promote_types(x.dtype, values.dtype)
     tile = _tile(width, height, pixels, dtype)
-    x, numbers, constants = _described(x, sizes, width, height, kernel, stride, padding, dilation, dtype, tile)
+    x, numbers, constants = _described(x, sizes, width, height, geometry, dtype, tile)
     grid = _ceil(pixels, tile["PIXELS"]) * rows * _ceil(height, tile["OUTPUTS"])
     operands = (x, values.contiguous(), crow.contiguous(), col.contiguous(), bias, y)
     numbers = (pixels, out, rows, min(len(col), len(values)), *numbers)
@@ -80,10 +79,7 @@ def product_grad(
     crow: Tensor,
     col: Tensor,
     block: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
 ) -> Tensor:
     """The gradient with respect to `values`, (blocks, b_in, b_out), in float32: the same bits in every run."""
     height, width = block
@@ -100,9 +96,7 @@ def product_grad(
     programs = len(owner) * _ceil(height, tile["OUTPUTS"])
     share = tile["PIXELS"] * _ceil(pixels, tile["PIXELS"] * _ceil(4 * _processors(x.device), programs))
     parts = _ceil(pixels, share)
-    x, numbers, constants = _described(
-        x, grad.shape[1:3], width, height, kernel, stride, padding, dilation, dtype, tile
-    )
+    x, numbers, constants = _described(x, grad.shape[1:3], width, height, geometry, dtype, tile)
     sums = torch.zeros(parts, blocks, width, height, device=x.device)  # zeros: entries that a broken crow leaves out
     operands = (x, grad.contiguous(), crow.contiguous(), col.contiguous(), owner, starts, sums)
     numbers = (pixels, share, out, rows, blocks, *numbers)
@@ -135,10 +129,7 @@ def _described(
     sizes: Sequence[int],
     width: int,
     height: int,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    geometry: Geometry,
     dtype: torch.dtype,
     tile: dict[str, int],
 ) -> tuple[Tensor, tuple[int, ...], dict[str, Any]]:
@@ -147,12 +138,13 @@ def _described(
 
     x = x if x.stride(3) == 1 else x.contiguous()
     channels = x.shape[3]
+    kernel, stride, padding, dilation = geometry
     point = tuple(kernel) == (1, 1) and tuple(padding) == (0, 0)
     if point and tuple(stride) == (1, 1) and x.is_contiguous():
         x, sizes = x.view(-1, 1, 1, channels), (1, 1)  # every pixel its own image: nothing to divide by
     runs = _ceil(channels, width)
     strides = [step for step, n in zip(x.stride()[:3], x.shape[:3], strict=True) if n > 1]
-    numbers = (kernel[0] * kernel[1] * runs, runs, channels, *x.shape[1:3], *sizes, *x.stride()[:3])
+    numbers = (geometry.positions * runs, runs, channels, *x.shape[1:3], *sizes, *x.stride()[:3])
     constants = {
         "KERNEL_W": kernel[1],
         "DOWN": stride[0],
@@ -186,12 +178,6 @@ def _slices(crow: Tensor, blocks: int, width: int, depth: int) -> tuple[Tensor, 
     most = blocks * width // depth + min(len(counts), blocks)
     owner = torch.searchsorted(ends, torch.arange(most, device=crow.device), right=True)
     return owner.to(torch.int32), torch.cat([ends.new_zeros(1), ends[:-1]]).to(torch.int32)
-
-
-def _sizes(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> list[int]:
-    return [(x.shape[1 + a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1)]
 
 
 def _launch(compiled: Any, grid: tuple[int, ...], *operands: Any, **constants: Any) -> None:
