@@ -1,7 +1,8 @@
 """The dense twin of a network with block-sparse layers: ordinary modules, the same names, the same results.
 
-    activation(x W^T + bias)   ->   Linear                      activation "none"
-                                    Sequential(Linear, ReLU)    activation "relu"
+    activation(x W^T + bias)            ->   Linear                      activation "none"
+                                             Sequential(Linear, ReLU)    activation "relu"
+    activation(x W^T + bias + added)    ->   Summed(Linear, activation)
 
 The zeros of W are stored again, so the twin is for those who know dense layers only: file formats, other runtimes, and
 benchmarks that ask what the blocks have saved.
@@ -12,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 
-from torch import nn
+from torch import Tensor, fx, nn
 
 from sparseopt.nn.sparse.layers import BlockSparseConv1d, BlockSparseConv2d, BlockSparseLinear
 from sparseopt.nn.sparse.wiring import replace_module
 
-__all__ = ["densified", "replaced"]
+__all__ = ["Summed", "densified", "replaced"]
 
 
 def densified(model: nn.Module) -> nn.Module:
@@ -42,7 +43,27 @@ def densified(model: nn.Module) -> nn.Module:
       (1): ReLU()
     )
     """
-    return replaced(model, lambda name, module: _dense(module))
+    summed = {
+        f"{prefix}.{node.target}".lstrip(".")
+        for prefix, graph in model.named_modules()
+        if isinstance(graph, fx.GraphModule)
+        for node in graph.graph.nodes
+        if node.op == "call_module" and len(node.args) == 2
+    }
+    return replaced(model, lambda name, module: _dense(module, name in summed))
+
+
+class Summed(nn.Module):
+    """activation(layer(x) + added), for a dense layer."""
+
+    def __init__(self, layer: nn.Module, activation: str) -> None:
+        super().__init__()
+        self.layer = layer
+        self.activation = nn.ReLU() if activation == "relu" else nn.Identity()
+
+    def forward(self, x: Tensor, added: Tensor) -> Tensor:
+        """The result for one input and the other branch."""
+        return self.activation(self.layer(x) + added)
 
 
 def replaced(model: nn.Module, change: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
@@ -74,8 +95,10 @@ def replaced(model: nn.Module, change: Callable[[str, nn.Module], nn.Module | No
     return model
 
 
-def _dense(layer: nn.Module) -> nn.Module | None:
+def _dense(layer: nn.Module, summed: bool) -> nn.Module | None:
     if not isinstance(layer, (BlockSparseLinear, BlockSparseConv1d, BlockSparseConv2d)):
         return None
     plain = layer.to_dense()
+    if summed:
+        return Summed(plain, layer.activation).train(layer.training)
     return nn.Sequential(plain, nn.ReLU()).train(layer.training) if layer.activation == "relu" else plain

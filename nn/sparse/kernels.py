@@ -53,9 +53,9 @@ def product(
     alone = geometry.positions == 1
     weight = packing.packed(values, crow, col, out, channels if alone else 0)
     stored = _staged(x, 1 if alone else weight.tile.width, geometry.padding)
-    sizes = geometry.sizes(x.shape[1:3])
-    y = outputs.empty((images, *sizes, out))
-    weight.multiply(stored, images, stored.stride(), stored.shape[3], tuple(sizes), geometry, bias, relu, added, y)
+    lines, pixels = geometry.sizes(x.shape[1:3])
+    y = outputs.empty((images, lines, pixels, out))
+    weight.multiply(stored, images, stored.stride(), stored.shape[3], (lines, pixels), geometry, bias, relu, added, y)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 

@@ -10,7 +10,6 @@ Under forward differentiation and `torch.func`, which the operator does not know
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,7 +122,7 @@ def apply_linear(
         return kernels.product_rows(x, values, crow, col, bias, shape[0], relu, added)
     flat = x.reshape(-1, 1, 1, shape[1])
     more = None if added is None else added.reshape(-1, 1, 1, shape[0])
-    y = _multiplied(flat, (values, crow, col, bias, shape[0]), LINEAR, relu, more)
+    y = _multiplied(flat, values, crow, col, bias, shape[0], LINEAR, relu, more)
     return _as_autocast(y.reshape(*x.shape[:-1], shape[0]))
 
 
@@ -157,7 +156,7 @@ def apply_conv(
             y = apply_conv(x, values, crow, col, bias, shape, stride, padding, dilation, False)
             return _sum(y, added, relu)
         added = (added.unsqueeze(2) if spatial == 1 else added).permute(0, 2, 3, 1)
-    y = _multiplied(image.permute(0, 2, 3, 1), (values, crow, col, bias, shape[0]), geometry, relu, added)
+    y = _multiplied(image.permute(0, 2, 3, 1), values, crow, col, bias, shape[0], geometry, relu, added)
     y = _as_autocast(y.permute(0, 3, 1, 2))
     return y.squeeze(2) if spatial == 1 else y
 
@@ -206,8 +205,18 @@ _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C.
 _is_tracing, _transforms = torch._C._get_tracing_state, torch._C._functorch.peek_interpreter_stack
 
 
-def _multiplied(x: Tensor, weight: tuple[Any, ...], geometry: Geometry, relu: bool, added: Tensor | None) -> Tensor:
-    values, _, _, bias, _ = weight
+def _multiplied(
+    x: Tensor,
+    values: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    bias: Tensor | None,
+    out: int,
+    geometry: Geometry,
+    relu: bool,
+    added: Tensor | None,
+) -> Tensor:
+    weight = values, crow, col, bias, out
     if _is_plain(x, values, bias, added):
         return kernels.product(x, *weight, geometry, relu, added)
     if not torch.compiler.is_compiling() and (forward_ad._current_level >= 0 or _transforms()):
