@@ -111,11 +111,19 @@ def product_grad(
     addresses = (stored.data_ptr() + 4 * skips).ravel()
     work = addresses.size * result.numel()
     threads = team.n_threads() if work > packing.ALONE else 1
-    share = max(1, len(col) // (8 * threads))
-    job = (ctypes.c_int64 * len(GradientJob))(
-        addresses.ctypes.data, addresses.size, off.ctypes.data, place.ctypes.data, grad.data_ptr(), grad.shape[3],
-        result.data_ptr(), len(col), share, 0,
-    )  # fmt: skip
+    job = (ctypes.c_int64 * len(GradientJob))()
+    for name, number in {
+        GradientJob.ROWS: addresses.ctypes.data,
+        GradientJob.N: addresses.size,
+        GradientJob.OFF: off.ctypes.data,
+        GradientJob.PLACE: place.ctypes.data,
+        GradientJob.GRAD: grad.data_ptr(),
+        GradientJob.LDG: grad.shape[3],
+        GradientJob.OUT: result.data_ptr(),
+        GradientJob.BLOCKS: len(col),
+        GradientJob.SHARE: max(1, len(col) // (8 * threads)),
+    }.items():
+        job[name] = number
     team.run(compiled_gradient(gradient_for(height, width)), ctypes.addressof(job), threads)
     return result
 

@@ -158,13 +158,18 @@ def compiled_product(shape: Tile) -> Any:
 
     def sparse_product(job):
         addresses, spare = stack(table), stack(scratch)
-        n_rows, chunks, groups, span = peek(job, 6), peek(job, 17), peek(job, 18), peek(job, 19)
+        n_rows, chunks, groups, span = (
+            peek(job, Job.N),
+            peek(job, Job.CHUNKS),
+            peek(job, Job.GROUPS),
+            peek(job, Job.SPAN),
+        )
         while True:
-            task = fetch_add(job + 20 * 8, 1)
+            task = fetch_add(job + Job.NEXT * 8, 1)
             if task >= chunks * groups:
                 return
             chunk = task // groups
-            begin, end = peek(peek(job, 16), chunk), peek(peek(job, 16), chunk + 1)
+            begin, end = peek(peek(job, Job.BOUNDS), chunk), peek(peek(job, Job.BOUNDS), chunk + 1)
             row = (task - chunk * groups) * span
             last = min(row + span, n_rows)
             while row + rows <= last:
@@ -202,10 +207,20 @@ def compiled_gradient(shape: Gradient) -> Any:
     at_once = 256
 
     def sparse_gradient(job):
-        n_rows, off, place, grad = peek(job, 1), peek(job, 2), peek(job, 3), peek(job, 4)
-        ldg, out, blocks, share = peek(job, 5), peek(job, 6), peek(job, 7), peek(job, 8)
+        n_rows, off, place, grad = (
+            peek(job, GradientJob.N),
+            peek(job, GradientJob.OFF),
+            peek(job, GradientJob.PLACE),
+            peek(job, GradientJob.GRAD),
+        )
+        ldg, out, blocks, share = (
+            peek(job, GradientJob.LDG),
+            peek(job, GradientJob.OUT),
+            peek(job, GradientJob.BLOCKS),
+            peek(job, GradientJob.SHARE),
+        )
         while True:
-            begin = fetch_add(job + 9 * 8, 1) * share
+            begin = fetch_add(job + GradientJob.NEXT * 8, 1) * share
             if begin >= blocks:
                 return
             end = min(begin + share, blocks)
@@ -216,7 +231,7 @@ def compiled_gradient(shape: Gradient) -> Any:
                         for j in range(0, b_out, height):
                             here = grad + (row * ldg + peek(place, t) + j) * 4
                             to = out + ((t * width + i) * b_out + j) * 4
-                            rows = peek(job, 0) + row * 8
+                            rows = peek(job, GradientJob.ROWS) + row * 8
                             gradient_tile(rows, count, peek(off, t) + i, here, ldg, to, inputs, height, lanes, b_out)
 
     return _compiled(sparse_gradient)
@@ -231,8 +246,7 @@ _alive: list[Any] = []  # machine code is freed with its owner
 
 
 def _walk(*arguments: Any) -> None:
-    """One tile of rows from `row` on, for the rows of blocks from `begin` to `end`."""
-    raise NotImplementedError
+    """One tile of rows from `row` on, for the rows of blocks from `begin` to `end`: what kernels call by this name."""
 
 
 @overload(_walk, prefer_literal=True)
@@ -240,18 +254,23 @@ def _compiled_walk(job, row, begin, end, addresses, spare, stored, rows, height,
     nn, hh, ww, gg, ll, ss, ff = (each.literal_value for each in (rows, height, width, group, lanes, splits, half))
 
     def walk(job, row, begin, end, addresses, spare, stored, rows, height, width, group, lanes, splits, half):
-        pixels, lines = peek(job, 5), peek(job, 4)
+        pixels, lines = peek(job, Job.PIXELS), peek(job, Job.LINES)
         for n in range(nn):
             line = (row + n) // pixels
             image = line // lines
             pixel = row + n - line * pixels
             line -= image * lines
-            start = peek(job, 0) + image * peek(job, 1) + line * peek(job, 2) + pixel * peek(job, 3)
+            start = (
+                peek(job, Job.X)
+                + image * peek(job, Job.IMAGE)
+                + line * peek(job, Job.LINE)
+                + pixel * peek(job, Job.PIXEL)
+            )
             poke(addresses, n, start)
-        y, ldy, bias, relu = peek(job, 7), peek(job, 8), peek(job, 9), peek(job, 10)
-        added, tails = peek(job, 21), peek(job, 22)
-        values, crow, off = peek(job, 11), peek(job, 12), peek(job, 13)
-        first, heights = peek(job, 14), peek(job, 15)
+        y, ldy, bias, relu = peek(job, Job.Y), peek(job, Job.LDY), peek(job, Job.BIAS), peek(job, Job.RELU)
+        added, tails = peek(job, Job.ADDED), peek(job, Job.TAILS)
+        values, crow, off = peek(job, Job.VALUES), peek(job, Job.CROW), peek(job, Job.OFF)
+        first, heights = peek(job, Job.FIRST), peek(job, Job.HEIGHT)
         for r in range(begin, end):
             t, j = peek(crow, r), peek(first, r)
             tail, outputs = peek(tails, r), peek(heights, r)
