@@ -240,7 +240,7 @@ def test_sizes_that_change_with_every_call_are_not_kept() -> None:
         for n in range(1, 40):
             layer(torch.randn(n, 64))
     packed = packing.packed(layer.values, layer.crow, layer.col, 64, 64)
-    assert len(packed.prepared) <= 16
+    assert len(packed._jobs) <= 16
 
 
 HOSTILE = {

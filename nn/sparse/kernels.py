@@ -55,7 +55,9 @@ def product(
     stored = _staged(x, 1 if alone else weight.tile.width, geometry.padding)
     lines, pixels = geometry.sizes(x.shape[1:3])
     y = outputs.empty((images, lines, pixels, out))
-    weight.multiply(stored, images, stored.stride(), stored.shape[3], (lines, pixels), geometry, bias, relu, added, y)
+    if y.numel():
+        prepared = weight.prepared(images, stored.stride(), stored.shape[3], (lines, pixels), geometry)
+        weight.multiply(prepared, stored, bias, relu, added, y)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
@@ -77,8 +79,11 @@ def product_rows(
         more = None if added is None else added.reshape(-1, 1, 1, out)
         y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, LINEAR, relu, more)
         return y.reshape(*shape[:-1], out)
-    y = outputs.empty((*shape[:-1], out))
-    weight.multiply(x, x.numel() // channels, (channels, 0, 0), channels, (1, 1), LINEAR, bias, relu, added, y)
+    n = x.numel() // channels
+    large = 4 * n * out >= outputs.LARGE
+    y = outputs.empty((*shape[:-1], out)) if large else x.new_empty((*shape[:-1], out))
+    if n:
+        weight.multiply(weight.prepared_rows(n, channels), x, bias, relu, added, y)
     return y
 
 
