@@ -72,19 +72,17 @@ def product_rows(
     added: Tensor | None = None,
 ) -> Tensor:
     """y, (..., out), for a contiguous x, (..., in): `product` for a Linear layer, with little around the kernel."""
-    shape = x.shape
-    channels = shape[-1]
-    weight = packing.packed(values, crow, col, out, channels)
+    channels = x.shape[-1]
     if x.dtype is not torch.float32:
         more = None if added is None else added.reshape(-1, 1, 1, out)
         y = product(x.reshape(-1, 1, 1, channels), values, crow, col, bias, out, LINEAR, relu, more)
-        return y.reshape(*shape[:-1], out)
+        return y.reshape(*x.shape[:-1], out)
+    weight = packing.packed(values, crow, col, out, channels)
     n = x.numel() // channels
-    large = 4 * n * out >= outputs.LARGE
-    y = outputs.empty((*shape[:-1], out)) if large else x.new_empty((*shape[:-1], out))
+    y = x.new_empty(n, out) if 4 * n * out < outputs.LARGE else outputs.empty((n, out))
     if n:
         weight.multiply(weight.prepared_rows(n, channels), x, bias, relu, added, y)
-    return y
+    return y if x.ndim == 2 else y.view(*x.shape[:-1], out)
 
 
 def product_grad(

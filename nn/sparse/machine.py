@@ -121,7 +121,7 @@ def tile_for(b_out: int, b_in: int, half: bool, tail: int = 0) -> Tile:
             break
     group = max(fits, key=lambda g: (g / used[g], -g))
     rows = 12 if used[group] == 1 else min(8, (24 if registers > 16 else 12) // used[group])
-    return Tile(rows, 4 if rows > 6 else max(1, rows // 2), height, b_in, group, lanes, int(half))
+    return Tile(rows, 4 if rows > 4 else max(1, rows // 2), height, b_in, group, lanes, int(half))
 
 
 def gradient_for(b_out: int, b_in: int) -> Gradient:

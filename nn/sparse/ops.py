@@ -115,7 +115,8 @@ def apply_linear(
     """`linear` on the plain tensors of a weight."""
     if x.ndim < 1 or x.shape[-1] != shape[1]:
         raise ValueError(f"the last dimension of x must be the layer's {shape[1]} inputs, x is {tuple(x.shape)}.")
-    _require_numbers(x, bias, shape[0])
+    if not x.is_floating_point() or (bias is not None and bias.shape != (shape[0],)):
+        _refuse_numbers(x, bias, shape[0])
     if added is not None and not _lies_like(added, x, (*x.shape[:-1], shape[0])):
         return _sum(apply_linear(x, values, crow, col, bias, shape, False), added, relu)
     if _is_plain(x, values, bias, added) and x.is_contiguous():
@@ -146,7 +147,8 @@ def apply_conv(
     if x.ndim != spatial + 2 or x.shape[1] != shape[1]:
         expected = "(N, {}, length)" if spatial == 1 else "(N, {}, height, width)"
         raise ValueError(f"x must be {expected.format(shape[1])}, got {tuple(x.shape)}.")
-    _require_numbers(x, bias, shape[0])
+    if not x.is_floating_point() or (bias is not None and bias.shape != (shape[0],)):
+        _refuse_numbers(x, bias, shape[0])
     geometry = Geometry(_pair(shape[2:], 1), _pair(stride, 1), _pair(padding, 0), _pair(dilation, 1))
     geometry.require()
     image = x.unsqueeze(2) if spatial == 1 else x
@@ -165,11 +167,12 @@ def _pair(numbers: Sequence[int], fill: int) -> tuple[int, int]:
     return (fill, int(numbers[0])) if len(numbers) == 1 else (int(numbers[0]), int(numbers[1]))
 
 
-def _require_numbers(x: Tensor, bias: Tensor | None, out: int) -> None:
+def _refuse_numbers(x: Tensor, bias: Tensor | None, out: int) -> None:
     if not x.is_floating_point():
         raise TypeError(f"x must be floating point, got {x.dtype}.")
-    if bias is not None and (bias.ndim != 1 or bias.shape[0] != out):
-        raise ValueError(f"bias must be ({out},), one number per output, got {tuple(bias.shape)}.")
+    raise ValueError(
+        f"bias must be ({out},), one number per output, got {None if bias is None else tuple(bias.shape)}."
+    )
 
 
 def _lies_like(added: Tensor, x: Tensor, shape: Sequence[int]) -> bool:
