@@ -138,13 +138,8 @@ def test_a_fused_operation_that_the_machine_lacks_would_be_a_call(monkeypatch: p
     assert "fmaf" in assembly("sse", 16, monkeypatch)
 
 
-@given(
-    n=st.integers(1, 3000),
-    counts=st.lists(st.integers(0, 40), min_size=1, max_size=40),
-    threads=st.integers(1, 9),
-    block=st.sampled_from([(8, 8), (32, 32), (5, 5), (100, 4)]),
-)
-def test_tasks_cover_all_rows_and_blocks_once(n: int, counts: list[int], threads: int, block: tuple[int, int]) -> None:
+def law_of_tasks(n: int, counts: list[int], threads: int, block: tuple[int, int]) -> None:
+    """Tasks cover every row of y and every row of blocks once, in whole tiles, with all threads or with one."""
     crow = torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32)
     col = torch.cat([torch.arange(count, dtype=torch.int32) for count in counts])
     packed = packing._pack(torch.zeros(len(col), block[1], block[0]), crow, col, len(counts) * block[0], 0)
@@ -152,11 +147,42 @@ def test_tasks_cover_all_rows_and_blocks_once(n: int, counts: list[int], threads
     assert bounds[0] == 0
     assert bounds[-1] == len(packed.heights)
     assert (np.diff(bounds) >= 0).all()
-    assert 1 <= used <= threads
+    assert used in {1, threads}
     assert (groups - 1) * span < n <= groups * span
     assert span % packed.tile.rows == 0
     assert sum(packed.heights) == len(counts) * block[0]
     assert packed.crow[-1] == len(col) * -(-block[0] // packed.tile.height)
+
+
+@given(
+    n=st.integers(1, 3000),
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=40),
+    threads=st.integers(1, 9),
+    block=st.sampled_from([(8, 8), (32, 32), (5, 5), (100, 4)]),
+)
+def test_tasks_cover_all_rows_and_blocks_once(n: int, counts: list[int], threads: int, block: tuple[int, int]) -> None:
+    law_of_tasks(n, counts, threads, block)
+
+
+WRONG_CUTS = {
+    "the last rows are left out": lambda bounds, groups, span, used: (bounds, groups - 1, span, used),
+    "a group too many": lambda bounds, groups, span, used: (bounds, groups + 1, span, used),
+    "the last blocks are left out": lambda bounds, groups, span, used: (bounds[:-1], groups, span, used),
+    "the first blocks are left out": lambda bounds, groups, span, used: (bounds[1:], groups, span, used),
+    "tiles are cut": lambda bounds, groups, span, used: (bounds, groups, span + 1, used),
+    "too many threads": lambda bounds, groups, span, used: (bounds, groups, span, used + 1),
+    "no thread": lambda bounds, groups, span, used: (bounds, groups, span, 0),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CUTS)
+def test_wrong_tasks_are_rejected(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = packing.Packed._cut
+    arguments: dict[str, Any] = {"n": 3000, "counts": [40] * 40, "threads": 4, "block": (32, 32)}
+    law_of_tasks(**arguments)
+    monkeypatch.setattr(packing.Packed, "_cut", lambda self, n, threads: WRONG_CUTS[wrong](*right(self, n, threads)))
+    with pytest.raises(AssertionError):
+        law_of_tasks(**arguments)
 
 
 @pytest.fixture
