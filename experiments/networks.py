@@ -99,29 +99,61 @@ class ResNet20(nn.Module):
 
 
 class ClickModel(nn.Module):
-    """Embeddings of categorical fields, concatenated, and a network on top: one logit per row.
+    """Embeddings of categorical fields and plain numbers, concatenated, and a network on top: one logit per row.
 
     Parameters
     ----------
     vocabulary : sequence of int
-        Values of each field; rows are (N, fields) of int64 with indices below them.
+        Values of each field; rows are (N, fields) of int64 or int32 with indices below them.
+    width : int
+        Numbers per embedding.
+    hidden : sequence of int
+        Sizes of the layers between.
+    numbers : int
+        How many numbers come with each row, as (N, numbers) of float32. They follow the embeddings, so the first layer
+        reads width * fields + numbers.
+    dropout : float
+        Probability with which an output of a hidden layer is dropped in training. The names of the layers are the same
+        with and without it.
     """
 
     starts: Tensor
 
-    def __init__(self, vocabulary: Sequence[int], width: int = 10, hidden: Sequence[int] = (400, 400, 400)) -> None:
+    def __init__(
+        self,
+        vocabulary: Sequence[int],
+        width: int = 10,
+        hidden: Sequence[int] = (400, 400, 400),
+        numbers: int = 0,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        if numbers < 0:
+            raise ValueError(f"numbers is {numbers}: give at least 0.")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is {dropout}: give at least 0 and less than 1.")
         starts = torch.tensor([0, *vocabulary[:-1]]).cumsum(0)
         self.register_buffer("starts", starts, persistent=False)
         self.embedding = nn.Embedding(sum(vocabulary), width)
-        sizes = [width * len(vocabulary), *hidden]
+        self.numbers = numbers
+        sizes = [width * len(vocabulary) + numbers, *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
+            # dropout shares the place of ReLU: in a place of its own it would rename the layers behind it
+            active = nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU()
+            layers += [nn.Linear(before, after), active]
         self.dense = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.dense(self.embedding(rows + self.starts).flatten(1)).squeeze(1)
+    def forward(self, rows: Tensor, numbers: Tensor | None = None) -> Tensor:
+        inputs = self.embedding(rows + self.starts).flatten(1)
+        if self.numbers:
+            if numbers is None:
+                told = f"the model reads {self.numbers} numbers per row and got none: call model(rows, numbers)."
+                raise ValueError(told)
+            inputs = torch.cat([inputs, numbers], 1)
+        elif isinstance(numbers, Tensor):  # not `is not None`: under torch.fx an argument that is left out is something
+            raise ValueError(f"the model reads no numbers and got {numbers.shape[1]} per row: call model(rows).")
+        return self.dense(inputs).squeeze(1)
 
 
 def resnet50(n_classes: int = 1000) -> ResNet50:
@@ -142,10 +174,13 @@ def resnet20(n_classes: int = 10) -> ResNet20:
     return ResNet20(n_classes)
 
 
-def click_model(vocabulary: Sequence[int]) -> ClickModel:
-    """The network for Criteo: 39 fields make a first dense layer of 390 x 400.
+def click_model(vocabulary: Sequence[int], *, numbers: int = 0, dropout: float = 0.0) -> ClickModel:
+    """The network for Criteo: 39 fields make a first dense layer of 390 x 400, and `numbers` come on top of 390.
 
     >>> click_model([5] * 39)(torch.zeros(2, 39, dtype=torch.int64)).shape
     torch.Size([2])
+    >>> model = click_model([5] * 26, numbers=13, dropout=0.5)
+    >>> model.dense[0], model(torch.zeros(2, 26, dtype=torch.int32), torch.zeros(2, 13)).shape
+    (Linear(in_features=273, out_features=400, bias=True), torch.Size([2]))
     """
-    return ClickModel(vocabulary)
+    return ClickModel(vocabulary, numbers=numbers, dropout=dropout)

@@ -8,6 +8,8 @@ run ends if x(n) is whole:
     sparsifier   steps, history; plan, method and schedule to compare with       in its state_dict
     scheduler, scaler, and the random numbers of torch, CUDA, NumPy and Python
 
+A file holds whole tensors, however the model is spread over processes: a run goes on with another number of them.
+
 The batch is the caller's: what the data loader needs to give batch n again (epoch, seed, position) belongs in `extra`.
 
 Files are written as `sparseopt.nn.wholefile` does: at every moment the path holds the old checkpoint or the new one,
@@ -16,33 +18,33 @@ and a damaged file is noticed before anything is changed. Loading checks everyth
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import Counter, OrderedDict
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparseopt.nn.identity import listed
+from sparseopt.nn.plaindata import mapped, plain, shards, states, whole
 from sparseopt.nn.randomness import random_state, set_random_state
-from sparseopt.nn.sharding import is_sharded
+from sparseopt.nn.sharding import Processes, is_sharded, like, local, reshard
 from sparseopt.nn.sparsifier import Sparsifier
 from sparseopt.nn.wholefile import read_whole, write_whole
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, Tensor, nn.Parameter)
-_PLAIN += (torch.dtype, torch.device, torch.Size)  # type: ignore[assignment]
+Parts = tuple[nn.Module, Optimizer, Sparsifier, Any, Any]
 
 
 def save_checkpoint(
     path: str | os.PathLike[str],
     model: nn.Module,
     optimizer: Optimizer,
-    sparsifier: Sparsifier,
+    sparsifier: Sparsifier | None,
     scheduler: Any = None,
     scaler: Any = None,
     extra: Any = None,
@@ -58,7 +60,7 @@ def save_checkpoint(
         killed run leaves there is overwritten by the next call, and several writers of one path wait for each other.
     model, optimizer, sparsifier
         The pruned model, bare or wrapped (`torch.compile`, `DistributedDataParallel`), its optimizer, and the result
-        of `prune`.
+        of `prune`; None for a model without masks, a dense baseline.
     scheduler, scaler : optional
         Learning-rate schedule and GradScaler, if the training has them.
     extra : optional
@@ -72,8 +74,9 @@ def save_checkpoint(
     FloatingPointError
         When a parameter holds NaN or infinity, or a buffer NaN; nothing is written.
     ValueError
-        When something could not be loaded again (an object that is not plain data, a sharded parameter); nothing is
-        written.
+        When something could not be loaded again (an object that is not plain data); nothing is written.
+    RuntimeError
+        When the model is sharded, and the processes did not come here after the same step.
     OSError
         When the disk is full, for example; the older file is untouched.
 
@@ -81,7 +84,12 @@ def save_checkpoint(
     -----
     On CPU, with one number of threads, a resumed run equals the uninterrupted one bit by bit. Of several processes with
     equal weights, the first one's file will do if nothing random happens in the model (dropout does); otherwise each
-    process saves to a path of its own. Sharded models need `torch.distributed.checkpoint`.
+    process saves to a path of its own.
+
+    Of a model that `fully_shard` spread over processes, all of them call this together. The first one gathers and
+    writes one file for all, with room for the whole state in its main memory; the others need room for one tensor. It
+    holds everybody's random numbers, and otherwise what the first process has: `extra`, and buffers, which such models
+    do not keep equal (the statistics of batch norms). If one process fails, all raise its error.
 
     Examples
     --------
@@ -101,30 +109,29 @@ def save_checkpoint(
     20
     """
     model = _bare(model)
-    _require_finite(model, sparsifier.step_count)
-    weights = model.state_dict()
-    _plain(dict(weights), "model")
-    content = {
-        # As it is, and not as a plain dict: it carries the versions of its modules.
-        "model": weights,
-        "optimizer": _plain(optimizer.state_dict(), "optimizer"),
-        "optimizer_kind": _kind(optimizer),
-        "optimizer_holds": _names(model, optimizer),
-        "sparsifier": _plain(sparsifier.state_dict(), "sparsifier"),
-        "scheduler": None if scheduler is None else _plain(scheduler.state_dict(), "scheduler"),
-        "scheduler_kind": type(scheduler).__name__,
-        "scaler": None if scaler is None else _plain(scaler.state_dict(), "scaler"),
-        "random": random_state(),
-        "extra": _plain(extra, "extra"),
-    }
-    write_whole(path, content)
+    reshard(model)
+    parts = model, optimizer, sparsifier, scheduler, scaler
+    processes = Processes(model, None if sparsifier is None else sparsifier.process_group)
+    content = processes.together(lambda: _content(parts, extra, processes.sharded))
+    # Tensors are gathered by all processes in one order, or not at all.
+    order = hashlib.sha256(repr(shards(content)).encode()).digest()
+    notes = processes.exchange((_steps(content), order, random_state()))
+    for rank, (step, theirs, _) in enumerate(notes):
+        if (step, theirs) != notes[0][:2]:
+            raise RuntimeError(
+                f"process {rank} has other sharded tensors after {step} steps than process 0 after {notes[0][0]}: "
+                "call save_checkpoint in all processes after the same step."
+            )
+    content["random"], *content["random_elsewhere"] = [state for _, _, state in notes]
+    content = whole(content, processes.rank == 0)
+    processes.together(lambda: write_whole(path, content) if processes.rank == 0 else None)
 
 
 def load_checkpoint(
     path: str | os.PathLike[str],
     model: nn.Module,
     optimizer: Optimizer,
-    sparsifier: Sparsifier,
+    sparsifier: Sparsifier | None,
     scheduler: Any = None,
     scaler: Any = None,
 ) -> Any:
@@ -146,27 +153,106 @@ def load_checkpoint(
     Warns
     -----
     UserWarning
-        When the file has random states of CUDA devices that are not here.
+        When the file has random states of CUDA devices that are not here, or of more or fewer processes than the model
+        is spread over.
+
+    Notes
+    -----
+    All processes of a sharded model call this together, and every one reads the file and keeps its part. How the model
+    was spread when the file was written does not matter, nor whether it was: everything is the same, bit by bit. A run
+    that goes on with another number of processes adds up gradients in another order, and equals the uninterrupted one
+    up to that rounding. Tensors in `extra` come back whole.
     """
-    content = read_whole(path)
     model = _bare(model)
+    reshard(model)
+    parts = model, optimizer, sparsifier, scheduler, scaler
+    processes = Processes(model, None if sparsifier is None else sparsifier.process_group)
+    content = processes.together(lambda: _read(path, parts))
+    steps = processes.exchange(_steps(content))
+    if len(set(steps)) > 1:
+        raise ValueError(f"{path} was written after {steps} steps, one per process: give all of them the same file.")
+    processes.together(lambda: _restore(content, parts, processes.sharded))
+    state = _random_here(content, processes, path)
+    if state is not None:
+        set_random_state(state)
+    return content["extra"]
+
+
+def _content(parts: Parts, extra: Any, sharded: bool) -> dict[str, Any]:
+    """What this process holds, checked; tensors are in shards as they are in the model."""
+
+    def checked(value: Any, where: str) -> Any:
+        return mapped(value, where, lambda each, place: each if sharded and is_sharded(each) else plain(each, place))
+
+    model, optimizer, sparsifier, scheduler, scaler = parts
+    _require_finite(model, None if sparsifier is None else sparsifier.step_count)
+    state = optimizer.state_dict()
+    for parameter, own in states(state, optimizer) if sharded else ():
+        for key, value in own.items():
+            if any(found != ("", parameter.shape) for found in shards(value)):
+                raise ValueError(
+                    f"the optimizer has shards of {key} in another shape than the parameter's, which could not be "
+                    "spread again: save this training with torch.distributed.checkpoint."
+                )
+    return {
+        "model": checked(model.state_dict(), "model"),
+        "optimizer": checked(state, "optimizer"),
+        "optimizer_kind": _kind(optimizer),
+        "optimizer_holds": _names(model, optimizer),
+        "sparsifier": None if sparsifier is None else checked(sparsifier.state_dict(), "sparsifier"),
+        "scheduler": None if scheduler is None else checked(scheduler.state_dict(), "scheduler"),
+        "scheduler_kind": type(scheduler).__name__,
+        "scaler": None if scaler is None else checked(scaler.state_dict(), "scaler"),
+        "extra": checked(extra, "extra"),
+    }
+
+
+def _read(path: str | os.PathLike[str], parts: Parts) -> dict[str, Any]:
+    """The file, if it belongs to this training."""
+    model, optimizer, sparsifier, scheduler, scaler = parts
+    content: dict[str, Any] = read_whole(path)
     differences = [
-        *sparsifier.differences(content["sparsifier"]),
+        *_pruning_differences(content["sparsifier"], sparsifier),
         *_model_differences(content["model"], model.state_dict()),
         *_optimizer_differences(content, model, optimizer),
         *_companion_differences(content, scheduler, scaler),
     ]
     if differences:
         raise ValueError(f"{path} was made otherwise: {listed(differences)}.")
-    model.load_state_dict(content["model"])
+    return content
+
+
+def _restore(content: dict[str, Any], parts: Parts, sharded: bool) -> None:
+    model, optimizer, sparsifier, scheduler, scaler = parts
+    weights = content["model"]
+    for name, here in model.state_dict().items():
+        if is_sharded(here):
+            weights[name] = like(here, weights[name])
+    for parameter, state in states(content["optimizer"], optimizer) if sharded else ():
+        for key, value in state.items():
+            # Others are counts, which every process has.
+            if is_sharded(parameter) and isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[key] = like(parameter, value)
+    model.load_state_dict(weights)
     optimizer.load_state_dict(content["optimizer"])
-    sparsifier.load_state_dict(content["sparsifier"])
+    if sparsifier is not None:
+        sparsifier.load_state_dict(content["sparsifier"])
     if scheduler is not None:
         scheduler.load_state_dict(content["scheduler"])
     if scaler is not None:
         scaler.load_state_dict(content["scaler"])
-    set_random_state(content["random"])
-    return content["extra"]
+
+
+def _random_here(content: Mapping[str, Any], processes: Processes, path: str | os.PathLike[str]) -> Any:
+    """The random state for this process; None if the file has none for it."""
+    states = [content["random"], *content.get("random_elsewhere", [])]  # older files are those of one process
+    if len(states) != processes.size:
+        warnings.warn(
+            f"{path} has random states of {len(states)} processes, and this model is spread over {processes.size}: "
+            "what is drawn (dropout) will differ from the uninterrupted run.",
+            stacklevel=3,
+        )
+    return states[processes.rank] if processes.rank < len(states) else None
 
 
 def _bare(model: nn.Module) -> nn.Module:
@@ -181,36 +267,19 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _require_finite(model: nn.Module, steps: int) -> None:
+def _require_finite(model: nn.Module, steps: int | None) -> None:
+    after = "" if steps is None else f" after {steps} steps"
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_sharded(tensor):
-            raise ValueError(f"{name} is sharded: save such models with torch.distributed.checkpoint.")
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
         # A buffer may hold an infinity on purpose: a running minimum begins with one.
-        bad = torch.isnan(tensor) if not isinstance(tensor, nn.Parameter) else ~torch.isfinite(tensor)
+        held = local(tensor)
+        bad = torch.isnan(held) if not isinstance(tensor, nn.Parameter) else ~torch.isfinite(held)
         if bool(bad.any()):
             raise FloatingPointError(
-                f"{name} is not finite after {steps} steps, so no checkpoint was written: go back to the last one, "
+                f"{name} is not finite{after}, so no checkpoint was written: go back to the last one, "
                 "with a smaller learning rate."
             )
-
-
-def _plain(value: Any, where: str) -> Any:
-    """`value` with NumPy's numbers as Python's; a sentence about what `torch.load(weights_only=True)` would refuse."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if type(value) in _PLAIN:
-        return value
-    if type(value) in (dict, OrderedDict, Counter):
-        items = [(_plain(key, f"a key of {where}"), _plain(each, f"{where}[{key!r}]")) for key, each in value.items()]
-        return type(value)(dict(items))
-    if type(value) in (list, tuple):
-        return type(value)(_plain(each, f"{where}[{i}]") for i, each in enumerate(value))
-    raise ValueError(
-        f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: "
-        "use numbers, strings, tensors, and lists, tuples and dicts of them."
-    )
 
 
 def _kind(optimizer: Optimizer) -> str:
@@ -223,6 +292,18 @@ def _names(model: nn.Module, optimizer: Optimizer) -> list[list[str]]:
     """The names of the parameters in every group of the optimizer."""
     known = {id(parameter): name for name, parameter in model.named_parameters()}
     return [[known.get(id(p), "a parameter outside the model") for p in g["params"]] for g in optimizer.param_groups]
+
+
+def _steps(content: Mapping[str, Any]) -> int:
+    """The steps that were taken; 0 where nobody counts them."""
+    return 0 if content["sparsifier"] is None else int(content["sparsifier"]["step"])
+
+
+def _pruning_differences(theirs: Mapping[str, Any] | None, sparsifier: Sparsifier | None) -> list[str]:
+    if theirs is None or sparsifier is None:
+        there, here = ("without masks" if each is None else "pruned" for each in (theirs, sparsifier))
+        return [f"the model is {there} there, {here} here"] if there != here else []
+    return sparsifier.differences(theirs)
 
 
 def _model_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

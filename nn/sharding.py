@@ -2,7 +2,10 @@
 
 `fully_shard` replaces every parameter by a DTensor of which each process holds some rows. Blocks do not care where rows
 are cut: a rank needs all norms, so `full` gathers a weight, one layer at a time, and `write` puts a whole tensor back
-into the shards. Both are collective: all processes call them together. `local` is what this process holds.
+into the shards. `full` is collective: all processes call it together. `local` is what this process holds, and `like`
+spreads a whole tensor as another one is spread.
+
+Whoever fails alone before something collective leaves the others waiting. `Processes.together` tells all of them.
 
 Between a forward pass without a backward pass and the next one, such a module may hold gathered copies in place of its
 parameters. Whoever reads or writes parameters outside of training steps calls `reshard` first, else it would change
@@ -11,12 +14,83 @@ copies that are thrown away.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["full", "is_sharded", "local", "relocate", "reshard", "write"]
+__all__ = ["Processes", "full", "is_sharded", "like", "local", "relocate", "reshard", "write"]
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes that hold the shards of one model; this process alone if the model is not sharded.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Parameters in shards, or not.
+    group : ProcessGroup, optional
+        The processes that train it together; all by default.
+
+    Attributes
+    ----------
+    sharded : bool
+        Whether a parameter is spread over processes.
+    size, rank : int
+        How many processes there are, and which of them this is.
+
+    >>> alone = Processes(nn.Linear(2, 2))
+    >>> alone.size, alone.rank, alone.exchange("x"), alone.together(lambda: 3)
+    (1, 0, ['x'], 3)
+    """
+
+    def __init__(self, model: nn.Module, group: Any = None) -> None:
+        self.group = group
+        self.sharded = any(is_sharded(parameter) for parameter in model.parameters())
+        self.size = dist.get_world_size(group) if self.sharded else 1
+        self.rank = dist.get_rank(group) if self.sharded else 0
+
+    def exchange(self, value: T) -> list[T]:
+        """The values of all processes; small ones, which can be pickled."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def together(self, work: Callable[[], T]) -> T:
+        """`work()`, which must not be collective. If it fails in one process, all raise that error.
+
+        Whoever returns knows that all are done.
+        """
+        if self.size == 1:
+            return work()
+        result: list[T] = []
+        failure: BaseException | None = None
+        try:
+            result.append(work())
+        except BaseException as error:
+            failure = error
+        try:
+            for rank, told in enumerate(self.exchange(_portable(failure))):
+                if told is not None:
+                    raise failure if failure is not None and rank == self.rank else told
+        finally:
+            failure = None  # else the error and this frame would hold each other, and whole tensors with them
+        return result[0]
+
+
+def _portable(error: BaseException | None) -> BaseException | None:
+    """An error with the same sentence that can be sent to any process."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return OSError(error.errno, error.strerror, error.filename)  # Python picks FileNotFoundError and its like
+    for kind in (OSError, FloatingPointError, ValueError, RuntimeError):
+        if isinstance(error, kind):
+            return kind(str(error))
+    return None if error is None else RuntimeError(f"{type(error).__name__} in another process: {error}")
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -48,6 +122,14 @@ def write(target: Tensor, value: Tensor) -> None:
         mesh, placements = target.device_mesh, target.placements  # type: ignore[attr-defined]
         value = distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)
     local(target).copy_(local(value))
+
+
+@torch.no_grad()
+def like(target: Tensor, value: Tensor) -> Tensor:
+    """A whole tensor, spread over processes as `target` is. Every process brings the same value, and keeps its part."""
+    shards = torch.empty_like(target, dtype=value.dtype, requires_grad=False)
+    write(shards, value)
+    return shards
 
 
 def reshard(model: nn.Module) -> None:

@@ -37,7 +37,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # The same inside `sparseopt.nn`.
 NN_FLOORS = (
     ("blocks", "schedule", "sharding", "wholefile", "randomness"),
-    ("budget", "masks", "optstate"),
+    ("budget", "masks", "optstate", "plaindata"),
     ("weights",),
     ("rules",),
     ("planning",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import random
 import threading
 from collections import Counter, OrderedDict
@@ -24,6 +25,7 @@ from sparseopt.nn import METHODS, PhaseSchedule, checkpoint, plan, wholefile  # 
 from sparseopt.nn.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from sparseopt.nn.events import BINS, RANGE, Event, observe  # noqa: E402
 from sparseopt.nn.randomness import random_state, set_random_state  # noqa: E402
+from sparseopt.nn.sharding import Processes  # noqa: E402
 from sparseopt.nn.wholefile import read_whole, write_whole  # noqa: E402
 
 
@@ -424,6 +426,90 @@ def test_random_states_of_devices_that_are_not_here_are_mentioned() -> None:
     state["cuda"] = [torch.cuda.get_rng_state(i) for i in range(here)] + [torch.zeros(16, dtype=torch.uint8)]
     with pytest.warns(UserWarning, match=f"random states of {here + 1} CUDA devices, and {here} devices are here"):
         set_random_state(state)
+
+
+def test_a_file_of_an_older_sparseopt_has_the_random_state_of_one_process(tmp_path: Path) -> None:
+    run = trained()
+    run.save(tmp_path / "run.pt")
+    content = read_whole(tmp_path / "run.pt")
+    assert content.pop("random_elsewhere") == []
+    write_whole(tmp_path / "older.pt", content)
+    saved = run.state()
+    run.finish()
+    run.load(tmp_path / "older.pt")
+    assert unequal(run.state(), saved) == []
+
+
+def test_random_states_of_other_processes_are_mentioned_and_the_first_one_is_taken(tmp_path: Path) -> None:
+    run = trained()
+    run.save(tmp_path / "run.pt")
+    content = read_whole(tmp_path / "run.pt")
+    saved = run.state()
+    run.finish()
+    write_whole(tmp_path / "two.pt", {**content, "random_elsewhere": [random_state()]})
+    sentence = r"^.*two\.pt has random states of 2 processes, and this model is spread over 1: what is drawn .*\.$"
+    with pytest.warns(UserWarning, match=sentence):
+        run.load(tmp_path / "two.pt")
+    assert unequal(run.state(), saved) == []
+
+
+class Pair(Processes):
+    """Process 0 of two, the other of which has failed or not."""
+
+    def __init__(self, other: BaseException | None) -> None:
+        self.size, self.rank, self.other = 2, 0, other
+
+    def exchange(self, value: Any) -> list[Any]:
+        return [value, self.other]
+
+
+def told(error: BaseException) -> BaseException:
+    """What another process raises when `error` happens in this one."""
+
+    class Told(Pair):
+        def exchange(self, value: Any) -> list[Any]:
+            return [None, value]
+
+    def work() -> None:
+        raise error
+
+    with pytest.raises((Exception, KeyboardInterrupt)) as caught:
+        Told(None).together(work)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (OSError(28, "No space left on device", "x.pt"), OSError, "[Errno 28] No space left on device: 'x.pt'"),
+        (FileNotFoundError(2, "No such file", Path("x")), FileNotFoundError, None),
+        (OSError("x is a folder."), OSError, "x is a folder."),
+        (FloatingPointError("a is not finite."), FloatingPointError, "a is not finite."),
+        (torch.OutOfMemoryError("no memory."), RuntimeError, "no memory."),
+        (KeyboardInterrupt(), RuntimeError, "KeyboardInterrupt in another process: "),
+        (KeyError("a"), RuntimeError, "KeyError in another process: 'a'"),
+    ],
+    ids=repr,
+)
+def test_an_error_is_the_same_in_other_processes(error: BaseException, kind: type, sentence: str | None) -> None:
+    other = told(error)
+    assert type(other) is kind
+    assert str(other) == (str(error) if sentence is None else sentence)
+    assert str(pickle.loads(pickle.dumps(other))) == str(other)
+
+
+def test_the_first_process_that_failed_is_heard() -> None:
+    def work() -> None:
+        raise own
+
+    own, other = ValueError("mine."), ValueError("that of process 1.")
+    assert Pair(None).together(lambda: 3) == 3
+    with pytest.raises(ValueError, match="that of process 1") as caught:
+        Pair(other).together(lambda: 3)
+    assert caught.value is other
+    with pytest.raises(ValueError, match="mine") as caught:
+        Pair(other).together(work)
+    assert caught.value is own
 
 
 # -------------------------------------------------------------------------------- what does not belong to each other

@@ -9,6 +9,9 @@ from typing import Any
 from sparseopt import __version__
 from sparseopt.cli.bench import add_nn
 from sparseopt.cli.check import add_check
+from sparseopt.cli.convert import add_convert
+from sparseopt.cli.prune import add_prune, add_sweep
+from sparseopt.cli.table import add_table
 from sparseopt.console import Parser, add_parameters, named_number, positive_integer
 from sparseopt.losses import LOSSES
 from sparseopt.selection import METHODS
@@ -25,6 +28,8 @@ _EXAMPLES = """examples:
   sparseopt check --out checks                        check the statements of the paper, write a page about them
   sparseopt regularizers                              what --penalty can name
   sparseopt nn bench --model resnet50 --sparsity .9   time a block-sparse network against the dense one
+  sparseopt prune criteo-laptop data=DIR              train a network to block sparsity by a recipe
+  sparseopt table criteo runs                         finished runs beside the figures of the paper
 """
 
 _GROUPS = """\
@@ -104,6 +109,14 @@ def parser() -> argparse.ArgumentParser:
     add_check(command("check", "check the statements of the paper, or a regularizer of your own", said, None))
     said = "Networks: see `sparseopt nn bench --help`."
     add_nn(command("nn", "time block-sparse networks", said, None))
+    said = "Train a network to block sparsity by a recipe, from raw data to a compressed network."
+    add_prune(command("prune", "train a network by a recipe", said, None))
+    said = "Run all combinations of a recipe's sweep."
+    add_sweep(command("sweep", "run a recipe's grid", said, None))
+    said = "Finished runs beside the tables of arXiv 2402.17902."
+    add_table(command("table", "finished runs beside the paper's tables", said, None))
+    said = "Convert raw rows of the Criteo data set to columns that training maps into memory."
+    add_convert(command("convert", "convert raw click data", said, None))
     demo = commands.add_parser("demo", help="solve data sets that come with scikit-learn and draw their paths")
     demo.add_argument("data", nargs="?", default="all", choices=("breast", "diabetes", "digits", "all"))
     demo.add_argument("--plot", metavar="DIR", default=".", help="folder for the figures (default: the current one)")

@@ -44,6 +44,22 @@ def _lines(args: argparse.Namespace) -> Iterator[str]:
         from sparseopt.cli.bench import run_nn
 
         return run_nn(args)
+    if args.command == "prune":
+        from sparseopt.cli.prune import run_prune
+
+        return run_prune(args)
+    if args.command == "sweep":
+        from sparseopt.cli.prune import run_sweep
+
+        return run_sweep(args)
+    if args.command == "table":
+        from sparseopt.cli.table import run_table
+
+        return run_table(args)
+    if args.command == "convert":
+        from sparseopt.cli.convert import run_convert
+
+        return run_convert(args)
     if args.command == "select":
         from sparseopt.cli.select import run_select
 

@@ -1,0 +1,445 @@
+"""From raw rows to columns of ids, once: a folder that training reads, whatever happens on the way.
+
+    1  stage    the raw files are read, and their rows kept in parts                              (`staging`)
+    2  count    every part: how often each value occurs in the training rows                      (`vocabulary`)
+    3  merge    the counts: which values get ids
+    4  write    every part: ids, at the places of its rows in the columns
+
+    folder/meta.json, train/, valid/, test/    the columns, see `columns`
+    folder/vocabulary/C1.npy ...               the value of each id from 2 on, as 32 bits, see `vocabulary`
+    folder/malformed.tsv                       file, line, reason and bytes of every line that is no row
+    folder.staging/                            beside it, while the conversion is under way
+
+The folder appears in one move, complete. A killed conversion goes on at the next call: what is whole in the staging
+folder is kept, what is not is done again, and the finished folder is the same, byte for byte. Memory does not grow with
+the rows, but for one byte per row that says which part it is in, a permutation for protocol x4 (4 bytes per row, for a
+while), and the vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseopt.experiments.clicks import splitting
+from sparseopt.experiments.clicks.columns import LABEL, Columns, ColumnsWriter, Field
+from sparseopt.experiments.clicks.layout import UNFINISHED
+from sparseopt.experiments.clicks.raw import CATEGORIES, FIELDS, NUMBERS
+from sparseopt.experiments.clicks.splitting import PARTS, PROTOCOLS
+from sparseopt.experiments.clicks.staging import ROWS, WORKERS, Part, Staged, put_json, read_part, stage
+from sparseopt.experiments.clicks.vocabulary import (
+    FieldIds,
+    HashIds,
+    codes,
+    count_run,
+    field_ids,
+    merged,
+    missing,
+    values_of,
+    write_array,
+)
+from sparseopt.nn.wholefile import replacing
+from sparseopt.progress import shown
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["convert"]
+
+VERSION = 1  # of what the same rows and options become
+_MARK = "sources.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides, with the raw files, every byte of the result."""
+
+    protocol: str
+    min_count: int | None
+    hash_bins: int | None
+    numbers: str
+    shares: tuple[float, ...] | None
+    version: int = VERSION
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that become ids."""
+        return FIELDS if self.numbers == "buckets" else CATEGORIES
+
+
+def convert(
+    sources: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    protocol: str = "files",
+    min_count: int = 10,
+    hash_bins: int | None = None,
+    numbers: str = "buckets",
+    shares: Sequence[float] | None = None,
+    progress: bool | None = False,
+    rows: int = ROWS,
+) -> Columns:
+    """The columns of raw rows in `folder`: converted now, or opened if that was done before.
+
+    Parameters
+    ----------
+    sources : path or mapping of str to path
+        The file that a protocol splits, or the files of the parts "train", "valid" and "test" for protocol "files".
+    folder : path
+        What to create, or to go on with.
+    protocol : str
+        "files", "time", "x1" or "x4", see `splitting`.
+    min_count : int
+        In how many training rows a value needs to occur to get an id.
+    hash_bins : int, optional
+        Ids are hashes into so many bins per field instead, and `min_count` has no meaning.
+    numbers : str
+        "buckets": I1 ... I13 are fields of ids. "values": they are numbers, log(1 + max(v, 0)), a missing one 0.
+    shares : sequence of float, optional
+        For protocol "time": of training, validation and test rows, in this order in time. Without it, DLRM's days.
+    progress : bool, optional
+        Show bars; None: after two seconds on a terminal.
+    rows : int
+        Of a staged part, about; the result does not depend on it.
+
+    Raises
+    ------
+    ValueError
+        When a file is damaged or is no file of such rows, or `folder` holds something else.
+    OSError
+        When the disk is full; the next call goes on.
+    """
+    options = _checked(protocol, min_count, hash_bins, numbers, shares)
+    named = _named(sources, protocol)
+    folder = Path(os.path.abspath(folder))
+    staging = folder.with_name(f"{folder.name}.staging")
+    try:
+        if not (folder / "meta.json").is_file():
+            _require_room(folder)
+            with _owned(staging):
+                if not (folder / "meta.json").is_file():  # another process may have been here first
+                    made = _convert(named, staging, options, progress, rows)
+                    os.rename(made, folder)
+        columns = _reopened(folder, named, options)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            f"{folder} cannot be finished ({os.strerror(error.errno or 0)}): make room and convert again, it goes on "
+            "where it stopped."
+        ) from error
+    _remove(staging)
+    return columns
+
+
+def _convert(sources: Mapping[str, Path], staging: Path, options: Options, progress: bool | None, rows: int) -> Path:
+    """The finished columns, in a folder below `staging`."""
+    identity = {part: [str(path.resolve()), _identity(path)] for part, path in sources.items()}
+    _forget_unless_same(staging / _MARK, identity, staging)
+    staged = {part: stage(path, part, staging, progress, rows) for part, path in sources.items()}
+    parts = [each for file in staged.values() for each in file.parts]
+    own = staging / "options"
+    own.mkdir(exist_ok=True)
+    _forget_unless_same(own / "options.json", asdict(options), own)
+    folder = own / "columns"
+    if (folder / "meta.json").is_file():  # killed before the move
+        _tidy(folder)
+        return folder
+    places = _Places(_split(staged, options), parts)
+    ids = _ids(parts, places, own, options, progress)
+    fields = [Field(name, ids[name].size) for name in ids]
+    fields += [Field(name) for name in NUMBERS if name not in ids]
+    clicks = dict.fromkeys(places.rows, 0)
+    writer = ColumnsWriter(folder, places.rows, fields)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for number in shown(range(len(parts)), progress, len(parts)):
+            for part, start, columns in _written(parts[number], places, number, ids, pool):
+                writer.write(part, start, columns)
+                clicks[part] += int(columns[LABEL].sum())
+    for field, each in ids.items():
+        if isinstance(each, FieldIds):
+            (folder / "vocabulary").mkdir(exist_ok=True)
+            shutil.copyfile(own / "vocabulary" / f"{field}.npy", folder / "vocabulary" / f"{field}.npy")
+    _malformed(staged, folder / "malformed.tsv")
+    _tidy(folder)
+    about = {part: _about(sources[part], staged[part]) for part in sources}
+    writer.finish({"conversion": {"options": asdict(options), "sources": about, "clicks": clicks}})
+    _tidy(folder)
+    return folder
+
+
+# -- what was asked ----------------------------------------------------------------------------------------------------
+
+
+def _checked(
+    protocol: str, min_count: int, hash_bins: int | None, numbers: str, shares: Sequence[float] | None
+) -> Options:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
+    if numbers not in ("buckets", "values"):
+        raise ValueError(f"numbers is {numbers!r}: choose 'buckets' or 'values'.")
+    if min_count < 1:
+        raise ValueError(f"min_count is {min_count}: give at least 1.")
+    if hash_bins is not None and not 1 <= hash_bins <= 2**31 - 3:
+        raise ValueError(f"hash_bins is {hash_bins}: give 1 to {2**31 - 3}.")
+    if shares is not None:
+        if protocol != "time":
+            raise ValueError(f"shares are given, and protocol is {protocol!r}: they are for 'time' alone.")
+        shares = tuple(float(share) for share in shares)
+    return Options(protocol, None if hash_bins else int(min_count), hash_bins, numbers, shares)
+
+
+def _named(sources: Any, protocol: str) -> dict[str, Path]:
+    """The files by their parts, in the order of `PARTS`."""
+    if not isinstance(sources, Mapping):
+        sources = {"train": sources}
+    unknown = sources.keys() - set(PARTS)
+    if unknown or "train" not in sources:
+        raise ValueError(f"sources are named {sorted(sources)}: give 'train', and perhaps 'valid' and 'test'.")
+    if protocol != "files" and len(sources) > 1:
+        raise ValueError(f"protocol {protocol!r} splits one file, and {len(sources)} are given: give 'train' alone.")
+    named = {part: Path(sources[part]) for part in PARTS if part in sources}
+    for path in named.values():
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return named
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _about(path: Path, file: Staged) -> dict[str, Any]:
+    about = {"name": path.name, **_identity(path), "sha256": file.sha256}
+    return {**about, "rows": file.rows, "malformed": file.malformed}
+
+
+def _reopened(folder: Path, sources: Mapping[str, Path], options: Options) -> Columns:
+    """The finished folder, if it was made from the same files in the same way."""
+    columns = Columns.open(folder)
+    made = columns.meta.get("conversion")
+    if made is None:
+        raise ValueError(f"{folder} holds columns that no conversion made: choose another folder.")
+    asked = json.loads(json.dumps(asdict(options)))
+    if asked != made["options"]:
+        told = [
+            f"{key} {made['options'].get(key)!r}, not {asked[key]!r}"
+            for key in asked
+            if asked[key] != made["options"].get(key)
+        ]
+        raise ValueError(f"{folder} was converted with {'; '.join(told)}: choose another folder, or remove it.")
+    if sources.keys() != made["sources"].keys():
+        raise ValueError(
+            f"{folder} was converted from files for {', '.join(made['sources'])}, not for {', '.join(sources)}: "
+            "choose another folder, or remove it."
+        )
+    for part, path in sources.items():
+        before, now = made["sources"][part], _identity(path)
+        same = now["bytes"] == before["bytes"]
+        if same and now["modified_ns"] != before["modified_ns"]:
+            same = _sha256(path) == before["sha256"]
+        if not same:
+            raise ValueError(
+                f"{folder} was converted from another file than {path}: choose another folder, or remove it."
+            )
+    return columns
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _forget_unless_same(record: Path, content: Any, folder: Path) -> None:
+    """Empty `folder` unless `record` in it says that it is about `content`; then make it say so."""
+    text = json.dumps(content, indent=1) + "\n"
+    if record.is_file() and record.read_text(encoding="utf-8") == text:
+        return
+    for path in sorted(folder.iterdir(), key=lambda path: path == record):
+        if path.name != "lock":
+            _delete(path)
+    with replacing(record) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def _owned(staging: Path) -> Iterator[None]:
+    """Make the staging folder and keep other processes out; the lock of a killed process is gone with it."""
+    while True:
+        staging.mkdir(parents=True, exist_ok=True)
+        if not _is_ours(staging):
+            raise ValueError(f"{staging} holds other files: remove it, or choose another folder.")
+        try:
+            lock = open(staging / "lock", "ab")
+        except FileNotFoundError:  # removed meanwhile, by a process that has finished
+            continue
+        with lock:
+            if sys.platform != "win32":
+                with contextlib.suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), os.stat(staging / "lock")):
+                    yield
+                    return
+
+
+def _is_ours(staging: Path) -> bool:
+    """Whether a conversion has made this folder: nothing else may be emptied."""
+    names = {path.name for path in staging.iterdir()}
+    return names <= {"lock", f"{_MARK}.tmp"} or _MARK in names
+
+
+def _remove(staging: Path) -> None:
+    """Remove the staging folder, the file that tells what it is last."""
+    if not staging.is_dir() or not _is_ours(staging):
+        return
+    with contextlib.suppress(FileNotFoundError):  # another process is at it, too
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == _MARK):
+            _delete(path)
+        staging.rmdir()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _require_room(folder: Path) -> None:
+    """Refuse to take the place of anything."""
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken and not (folder / "meta.json").is_file():  # asked last: another process may just have finished
+        raise ValueError(f"{folder} is there already, and is no converted data set: choose another folder.")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what writers that were killed have left."""
+    for path in [*folder.rglob("*.new"), *folder.rglob("*.tmp"), folder / UNFINISHED]:
+        if path.name != UNFINISHED or (folder / "meta.json").is_file():
+            path.unlink(missing_ok=True)
+
+
+# -- which row goes where ----------------------------------------------------------------------------------------------
+
+
+def _split(staged: Mapping[str, Staged], options: Options) -> NDArray[np.uint8]:
+    """The part of each row of all files, as a place in `PARTS`."""
+    total = sum(file.rows for file in staged.values())
+    if options.protocol == "files":
+        return np.repeat(np.array([PARTS.index(part) for part in staged], np.uint8), [f.rows for f in staged.values()])
+    if options.protocol == "x1":
+        return splitting.x1(total)
+    if options.protocol == "time":
+        return splitting.by_shares(total, options.shares) if options.shares else splitting.by_time(total)
+    labels = [read_part(part, ("label",))["label"] for file in staged.values() for part in file.parts]
+    return splitting.x4(np.concatenate(labels))
+
+
+class _Places:
+    """Where the rows of staged parts go: `rows` of each part, and per staged part which rows go where."""
+
+    def __init__(self, part_of: NDArray[np.uint8], parts: Sequence[Part]) -> None:
+        sizes = np.bincount(part_of, minlength=len(PARTS))
+        self.rows = {part: int(size) for part, size in zip(PARTS, sizes, strict=True) if size}
+        self._part_of = part_of
+        self._first = np.concatenate([[0], np.cumsum([part.rows for part in parts])])
+        counts = [np.bincount(self._of(i), minlength=len(PARTS)) for i in range(len(parts))]
+        self._starts = np.concatenate([[[0] * len(PARTS)], np.cumsum(counts, 0)])
+
+    def _of(self, number: int) -> NDArray[np.uint8]:
+        return self._part_of[self._first[number] : self._first[number + 1]]
+
+    def mask(self, number: int, part: str) -> NDArray[np.bool_]:
+        return self._of(number) == PARTS.index(part)
+
+    def start(self, number: int, part: str) -> int:
+        return int(self._starts[number, PARTS.index(part)])
+
+
+# -- ids ---------------------------------------------------------------------------------------------------------------
+
+
+def _ids(
+    parts: Sequence[Part], places: _Places, staging: Path, options: Options, progress: bool | None
+) -> dict[str, FieldIds | HashIds]:
+    """The ids of every field that has some."""
+    if options.hash_bins:
+        return {field: HashIds(FIELDS.index(field), options.hash_bins) for field in options.fields}
+    kept, done = staging / "vocabulary", staging / "vocabulary.json"
+    if not done.is_file():
+        numbers = shown([i for i in range(len(parts)) if places.mask(i, "train").any()], progress)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            runs = list(pool.map(lambda i: _run(parts, places, i, staging, options), numbers))
+            kept.mkdir(exist_ok=True)
+        for field in shown(options.fields, progress, len(options.fields)):
+            if (kept / f"{field}.npy").is_file():
+                continue
+            with replacing(kept / f"{field}.npy") as file:
+                write_array(file, field_ids(*merged(runs, field, options.min_count or 1)).by_id())
+        put_json(done, list(options.fields))
+        for run in runs:
+            run.unlink()
+    return {field: field_ids(np.load(kept / f"{field}.npy")) for field in options.fields}
+
+
+def _run(parts: Sequence[Part], places: _Places, number: int, staging: Path, options: Options) -> Path:
+    """The run of the training rows of a staged part."""
+    path = staging / f"run-{number:05d}.npy"
+    if not path.is_file():
+        mine = places.mask(number, "train")
+        columns = read_part(parts[number], (*options.fields, "missing"))
+        if not mine.all():
+            columns = {name: column[mine] for name, column in columns.items()}
+        count_run(columns, options.fields, path)
+    return path
+
+
+def _written(
+    part: Part,
+    places: _Places,
+    number: int,
+    ids: Mapping[str, FieldIds | HashIds],
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[str, int, dict[str, NDArray[Any]]]]:
+    """What the rows of a staged part become, for each part that some of them belong to: where it starts, columns."""
+    columns = read_part(part, (LABEL, *FIELDS, "missing"))
+
+    def column(name: str) -> NDArray[Any]:
+        if name in ids:
+            return ids[name].of(codes(name, columns[name]), missing(name, columns["missing"]))
+        return columns[name] if name == LABEL else values_of(columns[name])
+
+    names = (LABEL, *ids, *(name for name in NUMBERS if name not in ids))
+    made = dict(zip(names, pool.map(column, names), strict=True))
+    for name in places.rows:
+        mine = places.mask(number, name)
+        if mine.any():
+            yield name, places.start(number, name), made if mine.all() else {k: v[mine] for k, v in made.items()}
+
+
+def _malformed(staged: Mapping[str, Staged], path: Path) -> None:
+    with replacing(path) as file:
+        file.write(b"file\tline\treason\tbytes\n")
+        for each in staged.values():
+            for part in each.parts:
+                if part.malformed:
+                    file.write(part.path.with_suffix(".tsv").read_bytes())

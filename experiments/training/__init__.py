@@ -1,0 +1,1 @@
+"""Training by recipes: one loop for every task, method and machine."""

@@ -1,0 +1,76 @@
+"""From the words of a recipe to processes and devices, by Lightning Fabric.
+
+Fabric starts the processes (or finds those of torchrun or SLURM), wraps the model for data parallelism and mixed
+precision, and leaves the loop alone. Accelerate does the same; Fabric was taken because it starts processes from a
+plain command, `devices=2`, without a configuration file of its own, and shards with the same call.
+
+"ddp" keeps a copy of the model in every process. "fsdp" cuts every parameter into one piece per process
+(`torch.distributed.fsdp.fully_shard`); modules with children of their own that have parameters become units.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from sparseopt.experiments.training.recipes import Hardware
+
+__all__ = ["gatherer", "make_fabric"]
+
+
+def make_fabric(hardware: Hardware) -> Fabric:
+    """The engine of a recipe, not launched yet."""
+    strategy: Any = hardware.strategy
+    if strategy == "fsdp":
+        strategy = ModelParallelStrategy(_sharded)
+    elif strategy == "ddp":
+        # Logits that a phase does not use get zeros and not None: no parameter is ever without a gradient.
+        strategy = DDPStrategy(gradient_as_bucket_view=True)
+    return Fabric(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        strategy=strategy,
+        precision=hardware.precision,
+    )
+
+
+def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
+    """Every block of the network, and then what is left of it."""
+    # The mesh that is given divides the processes of a machine among tensors, and only machines among examples.
+    everyone = init_device_mesh(mesh.device_type, (dist.get_world_size(),))
+    for child in model.modules():
+        if child is not model and isinstance(child, (nn.Sequential, nn.ModuleList)):
+            for unit in child.children():
+                if any(True for _ in unit.parameters()) and any(True for _ in unit.children()):
+                    fully_shard(unit, mesh=everyone)
+    return fully_shard(model, mesh=everyone)
+
+
+def gatherer(fabric: Fabric) -> Any:
+    """Joins tensors (n_r, ...) of all processes along the first axis; lengths may differ."""
+
+    def gather(tensor: torch.Tensor) -> torch.Tensor:
+        if fabric.world_size == 1:
+            return tensor
+        counts = [int(each) for each in _all(torch.tensor([len(tensor)]), fabric)]
+        padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        return torch.cat([part[:count] for part, count in zip(_all(padded, fabric), counts, strict=True)])
+
+    return gather
+
+
+def _all(tensor: torch.Tensor, fabric: Fabric) -> list[torch.Tensor]:
+    """The tensors of all processes, of one shape, on the CPU."""
+    mine = tensor.to(fabric.device)
+    parts = [torch.empty_like(mine) for _ in range(fabric.world_size)]
+    dist.all_gather(parts, mine)
+    return [part.cpu() for part in parts]

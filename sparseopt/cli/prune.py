@@ -1,0 +1,107 @@
+"""`sparseopt prune` and `sparseopt sweep`: networks pruned by recipes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from sparseopt.console import columns, positive_integer
+
+__all__ = ["add_prune", "add_sweep", "run_prune", "run_sweep"]
+
+_WORDS = """\
+RECIPE is a YAML file, or the name of one that comes with the package: {names}.
+
+key=value replaces a value of the recipe; a key is dotted (training.lr=0.01), or its last part where that is clear
+(method=ac/dc, block=10, sparsity=.95, seed=1), and data=PATH names the data.
+"""
+
+_PRUNE = """
+examples:
+  sparseopt prune criteo-laptop data=DIR                         raw TSV files in DIR, to a compressed network
+  sparseopt prune criteo-laptop data=DIR method=ac/dc seed=1     another method
+  sparseopt prune imagenet-table1 data=DIR method=sequential-attention++ block=16 sparsity=.9 devices=8
+  torchrun --nproc-per-node 8 -m sparseopt prune recipe.yaml     processes by torchrun, one or several machines
+
+The same command goes on with a run that was interrupted. The run's folder has its recipe, tables, checkpoints, the
+folded network (model.safetensors), the compressed one (fast.safetensors), pictures and result.json.
+"""
+
+_SWEEP = """
+examples:
+  sparseopt sweep criteo-laptop-sweep data=DIR --jobs 2
+  sparseopt sweep imagenet-table1 data=DIR --list                the runs and their names
+
+Finished runs are not repeated, interrupted ones go on; `sparseopt table` shows all of them.
+"""
+
+
+def add_prune(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `sparseopt prune`."""
+    _add_recipe(parser, _PRUNE)
+    parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="go on with an earlier run (auto)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no table")
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `sparseopt sweep`."""
+    _add_recipe(parser, _SWEEP)
+    parser.add_argument("--jobs", metavar="N", type=positive_integer, default=1, help="runs at a time (1)")
+    parser.add_argument("--list", action="store_true", help="only list the runs")
+
+
+def _add_recipe(parser: argparse.ArgumentParser, words: str) -> None:
+    parser.add_argument("recipe", metavar="RECIPE")
+    parser.add_argument("overrides", metavar="key=value", nargs="*")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _WORDS.format(names="criteo-laptop, cifar-laptop, imagenet-smoke, ...") + words
+
+
+def run_prune(args: argparse.Namespace) -> Iterator[str]:
+    """One run, and what came out."""
+    from sparseopt.experiments.training.recipes import read_recipe
+    from sparseopt.experiments.training.running import run_recipe
+
+    said: list[str] = []
+    result = run_recipe(read_recipe(args.recipe, args.overrides), None, args.resume, not args.quiet, said.append)
+    yield from said
+    if result is not None and not args.quiet:
+        yield from describe(result)
+    return None
+
+
+def describe(result: dict[str, Any]) -> Iterator[str]:
+    """What a result says, for people."""
+    if result.get("diverged"):
+        yield f"{result['name']} diverged: {result['diverged']}"
+        return
+    metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in result["metrics"].items())
+    yield f"{result['name']}: {metrics}; {result['steps']} steps in {result['seconds']:.0f} s"
+    if result["dropped"]:
+        yield f"{100.0 * result['dropped']:.1f} % of the weights in the pruned layers are exactly 0"
+    fast = result["compressed"]
+    if fast and "failed" in fast:
+        yield f"not compressed: {fast['failed']}"
+    elif fast and fast["dense_ms"] and fast["fast_ms"]:
+        yield (
+            f"compressed: {fast['dense_ms']:.3g} -> {fast['fast_ms']:.3g} ms for {fast['batch']} examples; metrics "
+            f"differ by {fast['difference']:.1e}"
+        )
+
+
+def run_sweep(args: argparse.Namespace) -> Iterator[str]:
+    """All runs of a grid; the exit status is 1 if one of them failed."""
+    from sparseopt.experiments.training.recipes import read_recipe
+    from sparseopt.experiments.training.sweeping import run_sweep as run
+
+    cells = read_recipe(args.recipe, args.overrides).cells()
+    if args.list:
+        yield from columns([(cell.name,) for cell in cells])
+        return None
+    failed = 0
+    for number, outcome in enumerate(run(cells, args.jobs), start=1):
+        told = next(describe(outcome.result)) if outcome.result is not None else f"{outcome.name}: {outcome.failure}"
+        failed += outcome.failure is not None
+        yield f"[{number}/{len(cells)}] {told}"
+    return 1 if failed else 0
