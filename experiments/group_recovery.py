@@ -5,7 +5,7 @@
     python -m sparseopt.experiments.group_recovery --from group-recovery.json --figures .    tables and pictures again
 
 Problems, methods and the rules by which a solution is taken from a path are in `planted_groups`; what is made of the
-numbers in `group_recovery_report` and `group_recovery_figures`. The panels:
+numbers in `group_recovery_report`, `group_recovery_claims` and `group_recovery_figures`. The panels:
 
     n            samples, all methods but three: the phase transition
     correlation  inside groups, and between neighbouring groups, the same methods
@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparseopt.experiments.bench_solvers import environment
-from sparseopt.experiments.group_recovery_report import Row, report
+from sparseopt.experiments.group_recovery_claims import conclusions
+from sparseopt.experiments.group_recovery_report import Row, tables
 from sparseopt.experiments.planted_groups import METHODS, RULES, Refits, Score, Setting, judge, largest_size, planted
 
 __all__ = ["Outcome", "Panel", "main", "outcomes", "panels", "run"]
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if able:
                 rows += run(panel._replace(methods=able, seeds=options.seeds or panel.seeds), options.jobs)
         about["seconds"], about["cpu_seconds"] = round(time.perf_counter() - began), round(time.process_time())
-    print(report(rows))
+    print(f"{tables(rows)}\n\n{conclusions(rows)}")
     if options.json is not None:
         stored = {"environment": about, "rows": [asdict(row) for row in rows]}
         options.json.write_text(json.dumps(stored, separators=(",", ":")).replace('{"panel"', '\n{"panel"') + "\n")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.experiments.group_recovery_report import Row, wilson
+from sparseopt.experiments.group_recovery_report import Row, ceiling, wilson
 from sparseopt.plotting.axes import COLOURS, GREY, SMALL, finish
 
 __all__ = ["draw", "draw_correlation", "draw_curves", "draw_map"]
@@ -70,6 +70,10 @@ def draw_curves(rows: Sequence[Row], figure: Any) -> None:
             shown = [row for row in rows if row.rule == rule]
             _reference(ax, [row for row in shown if row.method == "splicing"], GREY, 6.0)
             _reference(ax, [row for row in shown if row.method == "l2"], "black", 2.2)
+            if rule != "ebic":
+                n = list(dict.fromkeys(row.setting["n"] for row in rows))
+                bounds = [ceiling([row for row in rows if row.setting["n"] == value]) for value in n]
+                ax.plot(n, bounds, color="black", linewidth=1.0, linestyle=(0, (1, 2)))
             for name, look in looks.items():
                 mine = [row for row in shown if row.method == name]
                 ax.plot(*_xy(mine), label=name, markersize=4.0, linewidth=1.4, **look)
@@ -87,7 +91,8 @@ def draw_curves(rows: Sequence[Row], figure: Any) -> None:
         )
     figure.suptitle(
         f"{setting['active']} of {setting['n_groups']} groups of {setting['size']} matter, independent columns, "
-        f"signal-to-noise ratio {setting['snr']:g}, {rows[0].seeds} problems per point",
+        f"signal-to-noise ratio {setting['snr']:g}, {rows[0].seeds} problems per point\n"
+        "grey band: 95 % interval of splicing; dotted: no exact search for the least loss can do better",
         fontsize=SMALL + 3.0,
     )
 

@@ -1,20 +1,13 @@
-"""What the numbers of `group_recovery` say: intervals, a table, and the conclusions that stand out.
-
-Every conclusion is a sentence made from the rows, with a weight: how many standard errors its effect has, paired where
-two methods saw the same problems. Printed are the strongest of each kind, a fifth of all at most.
-"""
+"""What the numbers of `group_recovery` are: rows, intervals, tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from math import ceil, log, sqrt
-from typing import Any, NamedTuple
+from math import sqrt
+from typing import Any
 
-__all__ = ["Claim", "Row", "claims", "half", "paired", "report", "strongest", "table", "wilson"]
-
-MOST = 16  # conclusions that a reader takes in
+__all__ = ["Row", "ceiling", "half", "paired", "table", "tables", "wilson"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,8 @@ class Row:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Row:
         """From JSON, where tuples are lists."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        return cls(**known)
 
     @property
     def seeds(self) -> int:
@@ -100,6 +94,15 @@ def paired(a: str, b: str) -> tuple[int, int, float]:
     wins = sum(x > y for x, y in zip(a, b, strict=True))
     losses = sum(x < y for x, y in zip(a, b, strict=True))
     return wins, losses, (wins - losses) / sqrt(wins + losses) if wins + losses else 0.0
+
+
+def ceiling(rows: Sequence[Row]) -> float:
+    """A bound of the recovery of the exact search, from all methods in one setting.
+
+    The share of problems in which none of them came upon k wrong groups that fit as well as the true ones.
+    """
+    seeds = rows[0].seeds
+    return 1.0 - sum(any(row.better[at] == "1" for row in rows) for at in range(seeds)) / seeds
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -153,8 +156,8 @@ def _details(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def report(rows: Sequence[Row]) -> str:
-    """Tables and conclusions."""
+def tables(rows: Sequence[Row]) -> str:
+    """Exact recoveries in every panel, and all that is known of the methods where they differ most."""
     parts = []
     for panel in dict.fromkeys(row.panel for row in rows):
         mine = [row for row in rows if row.panel == panel]
@@ -169,11 +172,6 @@ def report(rows: Sequence[Row]) -> str:
             f"jumps and short = problems of {curve[0].seeds} whose path has no solution with k groups, none with k or "
             "more\n" + _details([row for row in curve if row.setting["n"] == n])
         )
-    found = claims(rows)
-    chosen = strongest(found)
-    parts.append(
-        f"The strongest {len(chosen)} of {len(found)} conclusions\n" + "\n".join(f"* {c.text}" for c in chosen)
-    )
     return "\n\n".join(parts)
 
 
@@ -184,256 +182,3 @@ def _pivot(curve: Sequence[Row]) -> int:
         if row.rule == "best":
             means.setdefault(row.setting["n"], []).append(row.rate)
     return min(means, key=lambda n: abs(sum(means[n]) / len(means[n]) - 0.5))
-
-
-# -- conclusions -------------------------------------------------------------------------------------------------------
-
-
-class Claim(NamedTuple):
-    """A sentence, what kind of question it answers, and how many standard errors its effect has."""
-
-    kind: str
-    weight: float
-    text: str
-
-
-def strongest(found: Sequence[Claim], share: float = 0.2, most: int = MOST) -> list[Claim]:
-    """A share of the claims, `most` of them at most: the strongest of every kind, then the second of every kind, ..."""
-    kinds: dict[str, list[Claim]] = {}
-    for claim in sorted(found, key=lambda claim: -claim.weight):
-        kinds.setdefault(claim.kind, []).append(claim)
-    rounds = [claim for row in zip_longest(*kinds.values()) for claim in row if claim is not None]
-    return rounds[: min(most, ceil(share * len(found)))]
-
-
-def claims(rows: Sequence[Row]) -> list[Claim]:
-    """Every conclusion that the rows allow."""
-    found: list[Claim] = []
-    for make in (_transition, _composite, _rules, _unknown, _validation, _same, _failures, _paths, _bias):
-        found += make([row for row in rows if row.panel == "n"])
-    return [*found, *_correlation(rows), *_scaling(rows), *_noise(rows), *_exact(rows)]
-
-
-Curves = dict[tuple[str, str], list[Row]]
-
-
-def _curves(rows: Sequence[Row]) -> Curves:
-    """(method, rule) -> rows by setting."""
-    out: Curves = {}
-    for row in rows:
-        out.setdefault((row.method, row.rule), []).append(row)
-    return out
-
-
-def _bits(rows: Sequence[Row]) -> str:
-    return "".join(row.exact for row in rows)
-
-
-def _percent(bits: str) -> str:
-    return f"{100.0 * bits.count('1') / len(bits):.0f} %"
-
-
-def _reached(rows: Sequence[Row]) -> str:
-    x = [row.setting["n"] for row in rows]
-    n = half(x, [row.rate for row in rows])
-    return f"fewer than {x[0]}" if n == float("-inf") else f"more than {x[-1]}" if n == float("inf") else f"{n:.0f}"
-
-
-def _transition(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    base = curves.get(("l2", "best"))
-    for (name, rule), mine in curves.items():
-        if rule == "best" and name != "l2" and base is not None:
-            wins, losses, z = paired(_bits(mine), _bits(base))
-            yield Claim(
-                "transition",
-                abs(z),
-                f"With k known (best), {name} needs {_reached(mine)} samples for 50 % exact recovery, the group lasso "
-                f"{_reached(base)}: over all n {_percent(_bits(mine))} against {_percent(_bits(base))}; {wins} "
-                f"problems are solved by {name} alone, {losses} by the group lasso alone.",
-            )
-
-
-def _composite(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        plain = curves.get((name.removeprefix("composite-"), rule))
-        if rule in ("first", "ebic") and name.startswith("composite-") and plain is not None:
-            wins, losses, z = paired(_bits(mine), _bits(plain))
-            yield Claim(
-                "composite",
-                abs(z),
-                f"By the rule {rule}, problem (1) with q = {name.removeprefix('composite-')} recovers "
-                f"{_percent(_bits(mine))} against {_percent(_bits(plain))} of the separable penalty ({wins} won, "
-                f"{losses} lost).",
-            )
-
-
-def _rules(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        if rule == "first":
-            pool = curves[name, "best"]
-            _, _, z = paired(_bits(pool), _bits(mine))
-            yield Claim(
-                "rules",
-                abs(z),
-                f"The first k groups on the path of {name} are the true ones in {_percent(_bits(mine))} of the "
-                f"problems; the best k that any solution of the path names, in {_percent(_bits(pool))}.",
-            )
-
-
-def _unknown(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        if rule == "ebic":
-            known = curves[name, "best"]
-            _, _, z = paired(_bits(known), _bits(mine))
-            yield Claim(
-                "unknown k",
-                abs(z),
-                f"Not knowing k costs {name} {_percent(_bits(known))} -> {_percent(_bits(mine))} of exact recoveries "
-                f"with EBIC; 50 % need {_reached(mine)} samples instead of {_reached(known)}.",
-            )
-
-
-def _validation(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        if rule == "validation":
-            other = curves[name, "ebic"]
-            last, k = mine[-1], mine[-1].setting["active"]
-            _, _, z = paired(_bits(other), _bits(mine))
-            yield Claim(
-                "validation",
-                abs(z),
-                f"Chosen by validation error at n = {last.setting['n']}, {name} keeps {last.groups[0]:.1f} groups "
-                f"where {k} are true; over all n it is exact in {_percent(_bits(mine))} of the problems, by EBIC in "
-                f"{_percent(_bits(other))}.",
-            )
-
-
-def _same(rows: Sequence[Row]) -> Iterator[Claim]:
-    for (name, rule), mine in _curves(rows).items():
-        if rule == "first" and name != "omp" and mine[0].like_omp is not None and mine[0].family == "selector":
-            same, total = sum(row.like_omp or 0 for row in mine), sum(row.seeds for row in mine)
-            other = total - same
-            weight = sqrt(total) if not other else abs(same - other) / sqrt(total)
-            yield Claim("same", weight, f"{name} chooses the k groups of omp in {same} of {total} problems.")
-
-
-def _failures(rows: Sequence[Row]) -> Iterator[Claim]:
-    for (name, rule), mine in _curves(rows).items():
-        failed = sum(row.exact.count("0") for row in mine)
-        if rule == "best" and failed:
-            better = sum(row.better.count("1") for row in mine)
-            yield Claim(
-                "failures",
-                abs(2 * better - failed) / sqrt(failed),
-                f"When {name} (best) misses the true groups, its own k groups fit the samples at least as well in "
-                f"{100.0 * better / failed:.0f} % of {failed} failures"
-                + (": too few samples, not a poor search." if 2 * better > failed else ": the search fails."),
-            )
-
-
-def _paths(rows: Sequence[Row]) -> Iterator[Claim]:
-    for (name, rule), mine in _curves(rows).items():
-        total = sum(row.seeds for row in mine)
-        for text, count in (
-            ("as many as k groups", sum(row.short for row in mine)),
-            ("exactly k groups", sum(row.without for row in mine)),
-        ):
-            if rule == "first" and count:
-                yield Claim(
-                    "paths",
-                    sqrt(total) * count / total,
-                    f"No solution on the path of {name} has {text} in {100.0 * count / total:.0f} % of the problems; "
-                    f"its first k are the true ones in {_percent(_bits(mine))}.",
-                )
-
-
-def _bias(rows: Sequence[Row]) -> Iterator[Claim]:
-    for (name, rule), mine in _curves(rows).items():
-        if rule == "ebic":
-            last = mine[-1]
-            gap, noise = last.error[0] - last.refitted[0], sqrt(last.error[1] ** 2 + last.refitted[1] ** 2)
-            yield Claim(
-                "bias",
-                abs(gap) / max(noise, 1e-3),
-                f"On the groups that EBIC takes at n = {last.setting['n']}, the coefficients of {name} are off by "
-                f"{100.0 * last.error[0]:.0f} % of ||w||; refitted, by {100.0 * last.refitted[0]:.0f} %.",
-            )
-
-
-def _correlation(rows: Sequence[Row]) -> Iterator[Claim]:
-    for (name, rule), mine in _curves([row for row in rows if row.panel == "correlation"]).items():
-        for row in mine:
-            plain = _independent(rows, row)
-            if rule == "best" and plain is not None:
-                kind, rho = max((row.setting[key], key) for key in ("within", "between"))[::-1]
-                pooled = (row.rate * row.seeds + plain.rate * plain.seeds) / (row.seeds + plain.seeds)
-                noise = sqrt(max(pooled * (1.0 - pooled), 1e-4) * (1.0 / row.seeds + 1.0 / plain.seeds))
-                where = "inside groups" if kind == "within" else "of neighbouring groups"
-                yield Claim(
-                    "correlation",
-                    abs(plain.rate - row.rate) / noise,
-                    f"At n = {row.setting['n']} a correlation of {rho:g} {where} takes {name} (best) from "
-                    f"{_percent(plain.exact)} to {_percent(row.exact)} exact recovery.",
-                )
-
-
-def _independent(rows: Sequence[Row], correlated: Row) -> Row | None:
-    """The same method and rule on independent columns."""
-    wanted = {**correlated.setting, "within": 0.0, "between": 0.0}
-    same = [row for row in rows if (row.method, row.rule) == (correlated.method, correlated.rule)]
-    return next((row for row in same if dict(row.setting) == wanted), None)
-
-
-def _scaling(rows: Sequence[Row]) -> Iterator[Claim]:
-    for (name, rule), mine in _curves([row for row in rows if row.panel == "map"]).items():
-        found = {}
-        for k in dict.fromkeys(row.setting["active"] for row in mine):
-            column = [row for row in mine if row.setting["active"] == k]
-            n = half([row.setting["n"] for row in column], [row.rate for row in column])
-            if abs(n) < float("inf"):
-                found[k] = n / (k * log(column[0].setting["n_groups"]))
-        if rule == "best" and len(found) > 1:
-            first, last = min(found), max(found)
-            n_groups = mine[0].setting["n_groups"]
-            yield Claim(
-                "scaling",
-                2.0 * abs(log(found[last] / found[first])) * sqrt(mine[0].seeds),
-                f"50 % recovery by {name} (best) takes {found[first]:.1f} k log p samples with k = {first} true groups "
-                f"and {found[last]:.1f} k log p with k = {last} (p = {n_groups} groups).",
-            )
-
-
-def _noise(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves([row for row in rows if row.panel == "noise"])
-    for (name, rule), mine in curves.items():
-        base = curves.get(("l2", rule))
-        if rule == "best" and name != "l2" and base is not None:
-            gains = [(paired(row.exact, other.exact)[2], row, other) for row, other in zip(mine, base, strict=True)]
-            z, row, other = max(gains, key=lambda gain: abs(gain[0]))
-            yield Claim(
-                "noise",
-                abs(z),
-                f"{name} (best) differs most from the group lasso at a signal-to-noise ratio of "
-                f"{row.setting['snr']:g}: {_percent(row.exact)} against {_percent(other.exact)} at "
-                f"n = {row.setting['n']}.",
-            )
-
-
-def _exact(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves([row for row in rows if row.panel == "exact"])
-    proved = curves.get(("exact", "first"))
-    for (name, rule), mine in curves.items():
-        if proved is not None and rule == "best" and name != "exact":
-            wins, losses, _ = paired(_bits(mine), _bits(proved))
-            total = len(_bits(mine))
-            yield Claim(
-                "exact",
-                abs(wins + losses) / sqrt(total) if wins + losses else sqrt(total) / 2.0,
-                f"On the small problems the exact search finds the true groups in {_percent(_bits(proved))}, {name} "
-                f"(best) in {_percent(_bits(mine))}; they disagree about {wins + losses} of {total} problems.",
-            )

@@ -110,14 +110,25 @@ class ClickModel(nn.Module):
     hidden : sequence of int
         Sizes of the layers between.
     numbers : int
-        How many numbers come with each row, as (N, numbers) of float32. They follow the embeddings, so the first layer
-        reads width * fields + numbers.
+        How many numbers come with each row: the network is then called with (N, fields) and (N, numbers) of float32.
+        They follow the embeddings, so the first layer reads width * fields + numbers.
     dropout : float
         Probability with which an output of a hidden layer is dropped in training. The names of the layers are the same
         with and without it.
     """
 
     starts: Tensor
+
+    def __new__(
+        cls,
+        vocabulary: Sequence[int] = (),
+        width: int = 10,
+        hidden: Sequence[int] = (),
+        numbers: int = 0,
+        dropout: float = 0.0,
+    ) -> ClickModel:
+        # A forward with an optional argument would be no network of one input: compression does not fuse such.
+        return super().__new__(_NumbersToo if numbers and cls is ClickModel else cls)
 
     def __init__(
         self,
@@ -135,7 +146,6 @@ class ClickModel(nn.Module):
         starts = torch.tensor([0, *vocabulary[:-1]]).cumsum(0)
         self.register_buffer("starts", starts, persistent=False)
         self.embedding = nn.Embedding(sum(vocabulary), width)
-        self.numbers = numbers
         sizes = [width * len(vocabulary) + numbers, *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
@@ -144,16 +154,14 @@ class ClickModel(nn.Module):
             layers += [nn.Linear(before, after), active]
         self.dense = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
-    def forward(self, rows: Tensor, numbers: Tensor | None = None) -> Tensor:
-        inputs = self.embedding(rows + self.starts).flatten(1)
-        if self.numbers:
-            if numbers is None:
-                told = f"the model reads {self.numbers} numbers per row and got none: call model(rows, numbers)."
-                raise ValueError(told)
-            inputs = torch.cat([inputs, numbers], 1)
-        elif isinstance(numbers, Tensor):  # not `is not None`: under torch.fx an argument that is left out is something
-            raise ValueError(f"the model reads no numbers and got {numbers.shape[1]} per row: call model(rows).")
-        return self.dense(inputs).squeeze(1)
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.dense(self.embedding(rows + self.starts).flatten(1)).squeeze(1)
+
+
+class _NumbersToo(ClickModel):
+    def forward(self, rows: Tensor, numbers: Tensor) -> Tensor:  # type: ignore[override]
+        embedded = self.embedding(rows + self.starts).flatten(1)
+        return self.dense(torch.cat([embedded, numbers], 1)).squeeze(1)
 
 
 def resnet50(n_classes: int = 1000) -> ResNet50:

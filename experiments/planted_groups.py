@@ -72,7 +72,7 @@ def planted(setting: Setting, seed: int) -> Planted:
 
     >>> made = planted(Setting(n=30, n_groups=8, active=2), seed=0)
     >>> made.problem.design.shape, made.truth
-    ((30, 32), array([3, 6]))
+    ((30, 32), array([5, 7]))
     """
     n, n_groups, size, active, snr, within, between = setting
     rng = np.random.default_rng(seed)
@@ -215,7 +215,7 @@ def judge(made: Planted, coefs: Array, refits: Refits) -> dict[str, Score]:
     exactly, enough = np.flatnonzero(counts == k), np.flatnonzero(counts >= k)
     if enough.size:
         first = int((exactly if exactly.size else enough)[0])
-        best = int(min(enough, key=lambda i: refits(largest(i, k))[0]))
+        best = min(enough.tolist(), key=lambda i: refits(largest(i, k))[0])
     else:
         first = best = int(np.argmax(counts))
     cap = largest_size(made.problem)

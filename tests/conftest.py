@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).parent.parent
 
+
+if importlib.util.find_spec("torchvision") is not None:
+    # Lightning and transformers import it in passing, which fails beside builds of torch for the CPU.
+    from sparseopt.experiments.images.vision import prepare_torchvision
+
+    prepare_torchvision()
 
 # A deadline would time the machine, and the compilation that a first call may start.
 settings.register_profile("sparseopt", deadline=None)

@@ -9,8 +9,8 @@
     space:SIZE  FOLDER is on a disk with little room; when it is full, it is remounted with SIZE
 
 Operations are what changes names on the disk, and steps in between at which a file is half written or half of the
-files are. They are counted, so nothing depends on how fast anything is. This process imports torch and pyarrow once, and
-forks the processes that convert. It prints what it saw as JSON.
+files are. They are counted, so nothing depends on how fast anything is. This process imports torch and pyarrow once,
+and forks the processes that convert. It prints what it saw as JSON.
 """
 
 from __future__ import annotations
@@ -197,14 +197,19 @@ def limit(bench: Bench, what: str) -> dict[str, Any]:
     status = bench.run(0, lambda: setattr(holder, what, limited))
     sentence = bench.errors.read_text(encoding="utf-8")
     looks_finished = bench.out.exists()
-    return {"status": status, "sentence": sentence, "looks_finished": looks_finished, "right": int(bench.check(what, bench.run()))}
+    return {
+        "status": status,
+        "sentence": sentence,
+        "looks_finished": looks_finished,
+        "right": int(bench.check(what, bench.run())),
+    }
 
 
 def space(bench: Bench, size: str) -> dict[str, Any]:
     """Fill the disk of the folder but for some bytes, and try again with more and more of them."""
     sentences = set()
     filler = bench.folder / "filler"
-    for left in range(100_000, 1_000_000, 150_000):
+    for left in range(100_000, 1_000_000, 250_000):
         bench.clear()
         free = shutil.disk_usage(bench.folder).free
         filler.write_bytes(bytes(max(0, free - left)))

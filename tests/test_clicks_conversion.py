@@ -339,6 +339,8 @@ def test_blocks_are_the_file(rows: Path, tmp_path: Path, size: int, packed: bool
     blocks = list(source.blocks(size))
     assert b"".join(block.data for block in blocks) == text + b"\n"
     assert all(block.data.endswith(b"\n") for block in blocks)
+    assert len(blocks) > 3 or size == 1 << 20
+    assert all(len(block.data) <= max(size, 400) for block in blocks[:-1])
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     for block in blocks[:: max(1, len(blocks) // 5)]:
         again = Source(path)
@@ -351,9 +353,12 @@ def test_a_long_line_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(raw, "_READ", 1 << 16)
     good = "\t".join(GOOD).encode()
     path = tmp_path / "rows.tsv"
-    path.write_bytes(good + b"\n" + bytes(5_000_000) + b"\n" + good + b"\n")
+    path.write_bytes(good + b"\n" + bytes(5_000_000) + b"\n" + good + b"\n")  # nothing else may hide between them
     blocks = list(Source(path).blocks(1 << 16))
     assert max(len(block.data) for block in blocks) < 1 << 18
+    for block in blocks:  # taken up again at every place
+        again = list(Source(path).blocks(1 << 16, block.end))
+        assert b"".join(each.data for each in again) == b"".join(each.data for each in blocks if each.end > block.end)
     columns = convert(path, tmp_path / "out", min_count=1)
     assert columns.part("train").rows == 2
     (told,) = (tmp_path / "out" / "malformed.tsv").read_text().splitlines()[1:]

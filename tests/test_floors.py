@@ -71,8 +71,27 @@ SPARSE_FLOORS = (
     ("pictures",),
 )
 
+# The same inside `sparseopt.experiments`.
+EXPERIMENT_FLOORS = (
+    ("networks", "cifar", "problems", "planted_groups", "planted_teacher", "group_recovery_report"),
+    ("clicks", "images", "peers", "fine_tuning", "group_recovery_claims", "group_recovery_figures"),
+    ("race", "training"),
+    ("contenders", "bench_solvers", "tables"),
+    ("bench_clicks", "bench_nn_overhead", "bench_selection", "prune_cifar", "group_recovery"),
+)
+
+INSIDE = {
+    "nn": (NN_FLOORS, NN_DOORS),
+    "nn.sparse": (SPARSE_FLOORS, {}),
+    "experiments": (EXPERIMENT_FLOORS, {}),
+}
+
 # (who, whom) on one floor, and why.
 SIDEWAYS = {
+    (
+        "experiments",
+        "proofs_checks",
+    ): "the figures of the paper's tables have one home, where their arithmetic is checked",
     ("selection", "solvers"): "sequential selection asks penalised problems which group enters next",
     ("structs", "jit"): "a class whose methods run in kernels is a source of those kernels",
 }
@@ -132,9 +151,9 @@ def test_imports_go_down(root: Path) -> None:
     assert violations(root) == []
 
 
-def nn_violations(root: Path, inside: str = "nn") -> list[str]:
-    """One sentence per import inside `sparseopt.nn`, or `nn.sparse`, that does not go down."""
-    floors, doors = (NN_FLOORS, NN_DOORS) if inside == "nn" else (SPARSE_FLOORS, {})
+def inner_violations(root: Path, inside: str = "nn") -> list[str]:
+    """One sentence per import inside `sparseopt.nn`, or another folder of INSIDE, that does not go down."""
+    floors, doors = INSIDE[inside]
     floor = {name: number for number, names in enumerate(floors) for name in names}
     package = ["sparseopt", *inside.split(".")]
     folder = root.joinpath(*package[1:])
@@ -153,9 +172,9 @@ def nn_violations(root: Path, inside: str = "nn") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("inside", ["nn", "nn.sparse"])
-def test_imports_inside_nn_go_down(root: Path, inside: str) -> None:
-    assert nn_violations(root, inside) == []
+@pytest.mark.parametrize("inside", INSIDE)
+def test_imports_inside_a_folder_go_down(root: Path, inside: str) -> None:
+    assert inner_violations(root, inside) == []
 
 
 @pytest.mark.parametrize(
@@ -167,19 +186,24 @@ def test_imports_inside_nn_go_down(root: Path, inside: str) -> None:
         ("nn/manager.py", "from sparseopt.nn.blocks import BlockGrid", "no floor"),
         ("nn/sparse/format.py", "from sparseopt.nn.sparse.ops import linear", "not below"),
         ("nn/sparse/kernels.py", "from sparseopt.nn.sparse import layers", "not below"),
+        ("experiments/clicks/raw.py", "from sparseopt.experiments.training import engine", "not below"),
+        ("experiments/images/own.py", "from sparseopt.experiments.clicks import raw", "not below"),
+        ("experiments/own.py", "from sparseopt.experiments.clicks import raw", "no floor"),
     ],
 )
-def test_a_wrong_tree_of_nn_is_rejected(tmp_path: Path, file: str, text: str, reason: str) -> None:
+def test_a_wrong_tree_inside_a_folder_is_rejected(tmp_path: Path, file: str, text: str, reason: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(text)
-    (objection,) = nn_violations(tmp_path, "nn.sparse" if file.startswith("nn/sparse/") else "nn")
+    inside = max((name for name in INSIDE if file.startswith(name.replace(".", "/"))), key=len)
+    (objection,) = inner_violations(tmp_path, inside)
     assert reason in objection
 
 
 def test_every_exception_is_used(root: Path) -> None:
     used = set()
     for who, whom in SIDEWAYS:
-        for file in [*(root / "sparseopt").glob(f"{who}.py"), *(root / "sparseopt" / who).rglob("*.py")]:
+        homes = (root / "sparseopt", root) if who in FOLDERS else (root / "sparseopt",)
+        for file in [each for home in homes for each in (*home.glob(f"{who}.py"), *(home / who).rglob("*.py"))]:
             names = [name for _, name in imports(ast.parse(file.read_text(encoding="utf-8")))]
             used |= {(who, whom) for name in names if name.startswith(f"sparseopt.{whom}")}
     assert used == set(SIDEWAYS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -219,6 +221,20 @@ def test_an_epoch_may_be_left(files: ImageFiles, workers: int) -> None:
     for _ in zip(range(2), left.epoch(0), strict=False):
         pass
     assert laws.same(laws.batches(left, 1), laws.batches(feed(files, batch=2), 1))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=with_readers)])
+def test_a_feed_that_is_let_go_takes_its_readers_along(files: ImageFiles, workers: int) -> None:
+    gone = feed(files, batch=1, workers=workers)
+    epoch = gone.epoch(0)
+    next(epoch)
+    readers = multiprocessing.active_children()
+    assert len(readers) >= workers
+    alive = weakref.ref(gone)
+    del gone, epoch
+    assert alive() is None  # nothing waits for the garbage collector
+    if workers:
+        assert not set(readers) <= set(multiprocessing.active_children())
 
 
 def test_two_epochs_at_a_time_are_rejected(files: ImageFiles) -> None:

@@ -103,6 +103,8 @@ def test_importing_everything_loads_no_second_copy(root: Path, tmp_path: Path) -
         names = [name for name in names if not name.startswith("sparseopt.nn")]
     code = (
         "import importlib, sys\n"
+        "from sparseopt.experiments.images.vision import prepare_torchvision\n"
+        "prepare_torchvision()\n"
         f"for name in {names}: importlib.import_module(name)\n"
         f"print(sorted({set(FOLDERS.values()) - {'sparseopt'}} & {{name.split('.')[0] for name in sys.modules}}))\n"
     )

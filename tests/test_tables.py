@@ -569,6 +569,13 @@ def test_seeds_without_a_partner_are_counted() -> None:
     assert found.why == "no seed that both have finished"
 
 
+def test_variants_of_ours_are_no_other_methods() -> None:
+    runs = [*three(OURS, (7.0, 7.1)), *three("ac/dc", (7.5, 7.6)), *three(OURS, (6.0, 6.1), pruning__settings__c=2)]
+    parts = document(Collection(tuple(runs)), "criteo")
+    grid = [part for part in parts if isinstance(part, Grid)][-1]
+    assert [row[1] for row in grid.tables[0]] == ["minus", "ac/dc"]
+
+
 def test_several_settings_are_no_verdict() -> None:
     runs = [*three(OURS, (7.0, 7.1)), *three("ac/dc", (7.5, 7.6)), *three("ac/dc", (7.7, 7.8), training__lr=0.5)]
     found = comparisons(grouped(Collection(tuple(runs)), "criteo"), ["ac/dc"])

@@ -283,7 +283,9 @@ def _fitting(values: NDArray, name: str, size: int, kind: np.dtype[Any], part: s
         return stored
     if values.dtype.kind not in "iub" and len(values):
         raise ValueError(f"column {name} has values of type {values.dtype}: give whole numbers.")
-    i = _out_of_range(values, size)
-    if i is not None:
-        raise ValueError(f"column {name} has {values[i]} in row {start + i} of part {part!r}: give 0 to {size - 1}.")
+    wrong = _out_of_range(values, size)
+    if wrong is not None:
+        raise ValueError(
+            f"column {name} has {values[wrong]} in row {start + wrong} of part {part!r}: give 0 to {size - 1}."
+        )
     return np.ascontiguousarray(values, kind)

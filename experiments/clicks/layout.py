@@ -144,13 +144,14 @@ def fault(parts: Any, fields: Any) -> str:
     """What is wrong with parts and fields, as a sentence, or nothing."""
     if not isinstance(parts, dict) or not parts or not all(type(n) is int and n >= 1 for n in parts.values()):
         return f"parts are {parts!r}: expected one or more names, each with its number of rows, at least 1."
-    for field in fields if isinstance(fields, list) else [None]:
+    listed: list[Any] = fields if isinstance(fields, list) else [None]
+    for field in listed:
         whole = isinstance(field, (list, tuple)) and len(field) == 2 and type(field[1]) is int
         if not whole or not 0 <= field[1] <= LARGEST:
             return f"a field is {field!r}: expected a name and its number of ids, 0 to {LARGEST}."
-    if not fields:
+    if not listed:
         return "there are no fields: give at least one."
-    names = [LABEL, *(field[0] for field in fields)]
+    names = [LABEL, *(field[0] for field in listed)]
     for name in (*parts, *names):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             return f"a part or field is called {name!r}: expected letters, digits, _ and -, at most 100."

@@ -75,8 +75,28 @@ def bucket(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     >>> bucket(np.array([-3, 0, 1, 2, 3, 4, 5, 100, 10**18 - 1])).tolist()
     [-3, 0, 1, 2, 1, 1, 2, 21, 1717]
     """
-    large = 1 + np.searchsorted(thresholds(), numbers, side="right")
-    return np.where(numbers > 2, large, np.maximum(numbers, -_ZERO))
+    out = np.empty(len(numbers), np.int64)
+    _bucket(numbers, thresholds(), _small(), out)
+    return out
+
+
+@cache
+def _small() -> NDArray[np.int64]:
+    """The buckets of 0, 1, 2, ...: most numbers are small."""
+    numbers = np.arange(1 << 12)
+    return np.where(numbers > 2, 1 + np.searchsorted(thresholds(), numbers, side="right"), numbers)
+
+
+@kernel
+def _bucket(numbers, thresholds, small, out):
+    for i in range(len(numbers)):
+        v = numbers[i]
+        if 0 <= v < len(small):
+            out[i] = small[v]
+        elif v < 0:
+            out[i] = max(v, -(1 << 31))
+        else:
+            out[i] = 1 + np.searchsorted(thresholds, v, side="right")
 
 
 def codes(field: str, values: NDArray[Any]) -> NDArray[np.uint32]:

@@ -204,7 +204,10 @@ class FolderImages:
 
     def _read(self, number: int, start: int, turn: int) -> Iterator[tuple[Tensor, Tensor]]:
         self._expect(turn)
-        self._assignments.current = ((number, self.order.share(rows)) for _, rows in self.order.batches(number, start))
+        order = (
+            self.order
+        )  # with self the feed would be a cycle, and what a cycle holds stops its readers only after 5 s
+        self._assignments.current = ((number, order.share(rows)) for _, rows in order.batches(number, start))
         for batch in self._loader:
             if isinstance(batch, str):
                 raise ValueError(batch)

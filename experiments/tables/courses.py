@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sparseopt.experiments.tables.cells import DENSE, OURS, Cell, Group, Grouped, Metric
 from sparseopt.experiments.tables.paper import Table
 from sparseopt.experiments.tables.runs import Run
-from sparseopt.experiments.tables.styles import INK, SMALL, look, not_run, plain_axes
+from sparseopt.experiments.tables.styles import INK, SMALL, legend_above, look, no_numbers, not_run, plain_axes
 from sparseopt.experiments.tables.wording import block_text
 
 __all__ = ["schedule", "training"]
@@ -135,7 +135,7 @@ def _phase_legend(figure: Any, further: Sequence[Any] = ()) -> None:
         for kind, colour in PHASES.items()
     ]
     handles += further or [Line2D([], [], color="black", linewidth=1.3, label="sparsity")]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=SMALL)
+    legend_above(figure, handles)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def training(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
     """Training loss of every method over its own phases, the others' in grey behind it."""
     from matplotlib.lines import Line2D
 
-    rows = [row for row in table.rows(data) if row != DENSE]
+    rows = table.methods(data)
     place = shown_place(data, rows)
     curves = {row: _mean_curve(data.cells.get(Cell(row, *place), ())) for row in rows} if place else {}
     columns = min(2, max(1, len(rows)))
@@ -169,9 +169,14 @@ def training(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
             )
         ax.plot(*curves[row], color=look(row)["color"], linewidth=1.6, zorder=4)
     for ax in panels[len(rows) :]:
-        ax.set_visible(False)
+        ax.set_visible(not rows)
+        not_run(ax)
+    for ax in panels[max(0, len(rows) - columns) : len(rows)]:
+        ax.tick_params(labelbottom=True)  # also where no axes stand below
     known = [curve for curve in curves.values() if curve]
-    if known:
+    if not known:
+        no_numbers(panels)
+    else:
         last = max(steps[-1] for steps, _ in known)
         late = [loss for steps, losses in known for step, loss in zip(steps, losses, strict=True) if step > 0.05 * last]
         low, high = min(late), max(late)

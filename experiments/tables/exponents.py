@@ -8,7 +8,7 @@ from typing import Any
 from sparseopt.experiments.tables.cells import EXPONENT, OURS, Cell, Grouped, Metric, family_of
 from sparseopt.experiments.tables.paper import Table
 from sparseopt.experiments.tables.points import Point, points_of, printed
-from sparseopt.experiments.tables.styles import INK, SMALL, not_run, plain_axes
+from sparseopt.experiments.tables.styles import INK, SMALL, legend_above, not_run, plain_axes
 from sparseopt.experiments.tables.wording import block_text
 
 __all__ = ["exponent"]
@@ -46,7 +46,7 @@ def exponent(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
         Patch(facecolor=_shade(number), edgecolor=INK, linewidth=0.6, label=f"c = {c:g}")
         for number, c in enumerate(rows.values())
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=SMALL)
+    legend_above(figure, handles)
 
 
 def _places(cells: Mapping[Cell, Any], rows: Any) -> set[tuple[Block, float]]:

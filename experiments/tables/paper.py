@@ -7,7 +7,7 @@ read; None there is a run that diverged.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +49,15 @@ class Table:
         mine = {cell.row for cell in data.cells if family_of(cell.row) in self.family and cell.row != DENSE}
         return {**self.labels, **{row: row for row in sorted(mine) if row not in self.labels}}
 
-    def places(self, data: Grouped) -> list[tuple[tuple[int, int], float]]:
-        """(block, sparsity) of the paper's cells and of those that there are runs of."""
-        mine = [cell for cell in data.cells if cell.row in self.rows(data) and family_of(cell.row) in self.family]
-        known = {(cell.block, cell.sparsity) for cell in (*self.figures, *mine)}
+    def methods(self, data: Grouped) -> list[str]:
+        """The rows that are methods of their own: all but exponents, and dense networks."""
+        return [row for row in self.rows(data) if family_of(row) != "exponent"]
+
+    def places(self, data: Grouped, rows: Collection[str] | None = None) -> list[tuple[tuple[int, int], float]]:
+        """(block, sparsity) of the paper's cells and of those that there are runs of; in all rows, or in some."""
+        asked = self.rows(data) if rows is None else rows
+        mine = [cell for cell in data.cells if family_of(cell.row) in self.family]
+        known = {(cell.block, cell.sparsity) for cell in (*self.figures, *mine) if cell.row in asked}
         return sorted((block, share) for block, share in known if block is not None and share is not None)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["FAINT", "INK", "SMALL", "look", "not_run", "plain_axes"]
+__all__ = ["FAINT", "INK", "SMALL", "legend_above", "look", "no_numbers", "not_run", "plain_axes"]
 
 INK = "#333333"
 FAINT = "#DDDDDD"
@@ -16,18 +17,21 @@ _LOOKS = {
     "power-propagation": ("#CC79A7", "^", "--"),
     "magnitude": ("#009E73", "D", "--"),
     "dense": (INK, "", "-"),
+    "gradual-magnitude": ("#56B4E9", "v", ":"),
+    "masked-l1": ("#E69F00", "P", ":"),
+    "expm1": ("#000000", "X", ":"),
+    "group-lasso": ("#56B4E9", "<", ":"),
+    "proximal": ("#E69F00", ">", ":"),
+    "omp": ("#000000", "p", ":"),
+    "ompr": ("#56B4E9", "h", ":"),
+    "rigl": ("#E69F00", "d", ":"),
+    "sequential-attention++ without sparsification": ("#8C3D00", "8", "-."),
 }
-_MORE = ("#56B4E9", "#E69F00", "#000000")
-_MARKERS = "vP*Xph"
 
 
 def look(row: str) -> dict[str, Any]:
-    """Colour, marker and dashes of a method: always the same, whatever else is drawn."""
-    if row in _LOOKS:
-        colour, marker, line = _LOOKS[row]
-    else:
-        number = sum(row.encode())
-        colour, marker, line = _MORE[number % len(_MORE)], _MARKERS[number % len(_MARKERS)], ":"
+    """Colour, marker and dashes of a method: always the same, whatever else is drawn; one look for all unknown ones."""
+    colour, marker, line = _LOOKS.get(row, ("#777777", "*", ":"))
     return {"color": colour, "marker": marker, "linestyle": line, "markersize": 5.0, "linewidth": 1.5}
 
 
@@ -42,3 +46,20 @@ def plain_axes(ax: Any) -> None:
 def not_run(ax: Any, words: str = "not run") -> None:
     """Say in the middle of empty axes that there is nothing to show."""
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", fontsize=11, color="#777777")
+
+
+def no_numbers(axes: Iterable[Any]) -> None:
+    """Leave out the numbers of axes that show nothing."""
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+
+
+def legend_above(figure: Any, handles: Sequence[Any]) -> None:
+    """A legend over all axes, in as few rows as the width of the figure allows. The figure has its size by now."""
+    for columns in range(len(handles), 0, -1):
+        place = {"loc": "outside upper center", "ncols": columns}
+        legend = figure.legend(handles=handles, frameon=False, fontsize=SMALL, **place)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()

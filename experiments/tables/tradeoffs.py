@@ -13,7 +13,7 @@ from typing import Any
 from sparseopt.experiments.tables.cells import DENSE, Cell, Grouped, Metric
 from sparseopt.experiments.tables.paper import Table
 from sparseopt.experiments.tables.points import Point, points_of, printed
-from sparseopt.experiments.tables.styles import INK, SMALL, look, not_run, plain_axes
+from sparseopt.experiments.tables.styles import INK, SMALL, legend_above, look, no_numbers, not_run, plain_axes
 from sparseopt.experiments.tables.wording import block_text
 
 __all__ = ["tradeoff"]
@@ -24,24 +24,27 @@ Block = tuple[int, int]
 
 def tradeoff(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
     """The metric of all methods against the share of dropped blocks, ours above the paper's."""
-    places = table.places(data)
+    rows = table.methods(data)
+    places = table.places(data, rows)
     blocks, shares = sorted({block for block, _ in places}), sorted({share for _, share in places})
     kinds = ["ours", "the paper's"] if table.figures else ["ours"]
     columns = max(1, len(blocks))
     figure.set_size_inches(max(6.5, 1.4 + 2.7 * columns), 1.1 + 2.6 * len(kinds))
     panels = figure.subplots(len(kinds), columns, sharey="row", squeeze=False)
-    rows = list(table.rows(data))
     for line, kind in zip(panels, kinds, strict=True):
         lost = False
         for number, ax in enumerate(line):
             plain_axes(ax)
             if not blocks:
                 not_run(ax)
+                no_numbers([ax])
                 continue
             lost |= _panel(ax, rows, blocks[number], shares, data, table, metric, ours=kind == "ours")
             if kind == "ours":
                 ax.set_title(f"blocks of {block_text(blocks[number])}", fontsize=10)
         line[0].set_ylabel(f"{kind}: {metric.words}", fontsize=SMALL)
+        if not any(ax.lines for ax in line):
+            line[0].set_yticks([])
         if lost:  # room for the crosses beyond what the others reach
             low, high = line[0].get_ylim()
             more = _ROOM * (high - low)
@@ -129,5 +132,4 @@ def _tradeoff_legend(figure: Any, rows: Sequence[str], data: Grouped, table: Tab
     if any(len(groups) > 1 for groups in data.cells.values()):
         empty = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "color": INK}
         handles.append(Line2D([], [], label="one of several settings", **empty))
-    wide = 3 if figure.get_size_inches()[0] < 8.0 else 4
-    figure.legend(handles=handles, loc="outside upper center", ncols=wide, frameon=False, fontsize=SMALL)
+    legend_above(figure, handles)

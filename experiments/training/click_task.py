@@ -128,7 +128,9 @@ class ClickTask:
         z, y = gather(torch.cat(logits)), gather(torch.cat(labels))
         found = {"loss": mean_loss(total, count, gather)}
         both = 0.0 < float(y.mean()) < 1.0 if len(y) else False
-        found["auc"] = float(roc_auc_score(y.numpy(), z.numpy())) if both and bool(np.isfinite(z).all()) else float("nan")
+        found["auc"] = (
+            float(roc_auc_score(y.numpy(), z.numpy())) if both and bool(np.isfinite(z).all()) else float("nan")
+        )
         return found
 
     def facts(self) -> dict[str, Any]:

@@ -17,10 +17,9 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -33,6 +32,9 @@ from sparseopt.experiments.training.resuming import save
 from sparseopt.experiments.training.run_folder import RunFolder
 from sparseopt.experiments.training.tasks import Feed, Task
 from sparseopt.nn import JsonLinesLog, Sparsifier, TensorBoardLog, plan, prune
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 __all__ = ["Diverged", "Preempted", "Trainer"]
 
@@ -218,7 +220,9 @@ class Trainer:
         loss = self._mean_loss(0)
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} at step {self.step}: lower training.lr or pruning.logit_lr.")
-        self._add("steps.csv", {"lr": self.inner.param_groups[0]["lr"], "loss": loss, "seconds": round(self.seconds, 2)})
+        self._add(
+            "steps.csv", {"lr": self.inner.param_groups[0]["lr"], "loss": loss, "seconds": round(self.seconds, 2)}
+        )
         return loss
 
     def _evaluate_and_log(self) -> None:
@@ -244,7 +248,9 @@ class Trainer:
             self.folder.add(table, where | values)
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module | None = None, feed: Feed | None = None, alone: bool = False) -> dict[str, float]:
+    def evaluate(
+        self, model: nn.Module | None = None, feed: Feed | None = None, alone: bool = False
+    ) -> dict[str, float]:
         """Metrics on the validation examples of the network as it is now, or of another one.
 
         The average of the weights is what counts, where there is one; masks are buffers, which it takes as they are.

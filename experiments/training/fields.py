@@ -20,7 +20,6 @@ __all__ = [
     "Items",
     "Natural",
     "NonNegative",
-    "Number",
     "OpenShare",
     "Positive",
     "Share",
@@ -33,7 +32,7 @@ __all__ = [
     "shown",
 ]
 
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_NUMBER = re.compile(r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 def plain(value: Any) -> Any:
@@ -84,7 +83,6 @@ def _items(value: Any) -> Any:
     return tuple(value)
 
 
-Number = Annotated[float, _number("a number", lambda x: True)]
 Positive = Annotated[float, _number("a number above 0", lambda x: x > 0)]
 NonNegative = Annotated[float, _number("a number of at least 0", lambda x: x >= 0)]
 Share = Annotated[float, _number("a number of at least 0 and below 1", lambda x: 0 <= x < 1)]
@@ -138,8 +136,9 @@ def _sentence(fault: Any, keys: Collection[str]) -> str:
 def nearest_key(key: str, keys: Collection[str]) -> str:
     """What a key that is not there was meant to be: one with the same last part, a similar one beside it, or anywhere.
 
-    >>> nearest_key("training.leraning_rate", ["training.lr", "training.batch"])
-    'choose one of training.lr, training.batch.'
+    >>> keys = ["training.lr", "training.batch", "pruning.block"]
+    >>> nearest_key("lr", keys), nearest_key("training.bach", keys), nearest_key("blocks", keys)
+    ("did you mean 'training.lr'?", "did you mean 'training.batch'?", "did you mean 'pruning.block'?")
     """
     section, _, last = key.rpartition(".")
     same = [each for each in keys if each.rpartition(".")[2] == last]

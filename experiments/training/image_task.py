@@ -67,7 +67,9 @@ class ImageTask:
         if self.data.kind == "cifar":
             return CifarImages(images, batch, augment=training and self.data.preset != "none", **order)
         size, resize = self.data.size, self.data.resize
-        transform = training_transform(self.data.preset, size, resize) if training else evaluation_transform(size, resize)
+        transform = (
+            training_transform(self.data.preset, size, resize) if training else evaluation_transform(size, resize)
+        )
         return FolderImages(images, transform, batch, workers=self.data.workers, **order)
 
     def split(self, batch: Any, parts: int) -> list[Any]:

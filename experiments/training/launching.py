@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from sparseopt.experiments.training.recipes import Hardware
+from sparseopt.experiments.images.vision import prepare_torchvision
+from sparseopt.experiments.training.sections import Hardware
+
+prepare_torchvision()  # Lightning imports it in passing, which fails beside builds of torch for the CPU
+from lightning.fabric import Fabric  # noqa: E402
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy  # noqa: E402
 
 __all__ = ["gatherer", "make_fabric"]
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from sparseopt.experiments.training.recipes import Training
+from sparseopt.experiments.training.sections import Training
 
 __all__ = ["learning_rate", "make_optimizer"]
 
@@ -29,7 +29,7 @@ __all__ = ["learning_rate", "make_optimizer"]
 def learning_rate(training: Training, total: int, steps_per_epoch: int) -> Callable[[int], float]:
     """The factor r(n) of a step, for `torch.optim.lr_scheduler.LambdaLR`.
 
-    >>> from sparseopt.experiments.training.recipes import Training
+    >>> from sparseopt.experiments.training.sections import Training
     >>> r = learning_rate(Training(epochs=2, batch=8, lr=0.1, final_lr=0.001, decay="exponential"), 100, 50)
     >>> [round(r(n), 4) for n in (0, 50, 100)]
     [1.0, 0.1, 0.01]
@@ -68,8 +68,8 @@ def make_optimizer(model: nn.Module, training: Training, without: Collection[nn.
     listed: list[dict[str, Any]] = [{"params": groups[False], "weight_decay": training.weight_decay}]
     if groups[True]:
         listed.append({"params": groups[True], "weight_decay": training.embedding_weight_decay})
-    # One kernel over each parameter: several times faster than separate operations where tables of embeddings are large.
-    # Sharded parameters take the other path.
+    # One kernel per parameter: several times faster than separate operations on large tables of embeddings. Sharded
+    # parameters take the other path.
     plain = all(type(p) is nn.Parameter and p.is_floating_point() for group in listed for p in group["params"])
     fused = plain and {p.device.type for group in listed for p in group["params"]} <= {"cpu", "cuda"}
     if training.optimizer == "sgd":

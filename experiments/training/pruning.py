@@ -169,7 +169,7 @@ class Pruning(Section):
         exclude = list(self.exclude)
         if self.include:
             every = plan(model, 0.5, block=1, min_blocks=2)
-            names = [entry.name for entry in (*every.layers, *every.skipped)]
+            names = [layer.name for layer in every.layers] + [entry.name for entry in every.skipped]
             modules = dict.fromkeys(name.rpartition(".")[0] for name in names)
             for pattern in self.include:
                 if not any(_lies_in(name, pattern) for name in names):

@@ -121,7 +121,15 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run writes; files that are not a run's stay."""
-        for pattern in ("checkpoint-*.pt*", "*.csv", "*.jsonl", "result.json", "*.safetensors", "*.png", "compression.txt"):
+        for pattern in (
+            "checkpoint-*.pt*",
+            "*.csv",
+            "*.jsonl",
+            "result.json",
+            "*.safetensors",
+            "*.png",
+            "compression.txt",
+        ):
             for file in self.path.glob(pattern):
                 file.unlink()
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_run"]
 
+
 def draw_run(run: Trainer, network: Any) -> list[Path]:
     """Write training.png, and for a pruned network blocks.png, into the folder of the run."""
     from matplotlib.figure import Figure
@@ -25,7 +26,12 @@ def draw_run(run: Trainer, network: Any) -> list[Path]:
     metric = f"valid_{run.task.metric}"
     twin = top if run.task.metric == "loss" else top.twinx()
     twin.plot(
-        _column(epochs, "step"), _column(epochs, metric), "o-", color="#D55E00", markersize=4, label=metric.replace("_", " ")
+        _column(epochs, "step"),
+        _column(epochs, metric),
+        "o-",
+        color="#D55E00",
+        markersize=4,
+        label=metric.replace("_", " "),
     )
     top.set_ylabel("loss")
     if twin is not top:

@@ -78,7 +78,8 @@ def run_recipe(
         return _run(recipe, resume, progress, say if first else lambda sentence: None, folder, fabric)
 
 
-def _run(recipe: Recipe, resume: str, progress: bool, say: Any, folder: RunFolder, fabric: Any
+def _run(
+    recipe: Recipe, resume: str, progress: bool, say: Any, folder: RunFolder, fabric: Any
 ) -> dict[str, Any] | None:
     known = folder.read_json("result.json")
     if resume == "auto":
@@ -140,8 +141,8 @@ def _require_same(recipe: Recipe, folder: RunFolder) -> None:
     if different:
         key = different[0]
         raise ValueError(
-            f"{folder.path} was begun with another recipe ({key} was {there.get(key)!r} and is {here[key]!r} now): choose "
-            "another output.folder, or --resume never to start anew."
+            f"{folder.path} was begun with another recipe ({key} was {there.get(key)!r} and is {here[key]!r} now): "
+            "choose another output.folder, or --resume never to start anew."
         )
 
 
