@@ -20,17 +20,17 @@ file takes no longer than one of the smallest by more than a quarter, and a mill
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from sparseopt.console import columns
 from sparseopt.experiments.bench_solvers import environment
@@ -68,14 +68,11 @@ def measured(task: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "sparseopt.experiments.bench_clicks", "--task", task, *arguments]
     memory = own = 0
     with tempfile.TemporaryFile("w+") as said:
-        process = psutil.Popen(command, stdout=said)
+        process = subprocess.Popen(command, stdout=said)
         while process.poll() is None:
-            try:
-                tree = [process, *process.children(recursive=True)]
-                resident, mapped = zip(*(_resident(each.pid) for each in tree), strict=True)
+            with contextlib.suppress(OSError):  # a process has just ended
+                resident, mapped = zip(*map(_resident, _tree(process.pid)), strict=True)
                 memory, own = max(memory, sum(resident)), max(own, sum(resident) - sum(mapped))
-            except (psutil.NoSuchProcess, OSError):
-                pass
             time.sleep(_INTERVAL)
         if process.returncode:
             raise RuntimeError(f"the process for {task} ended with status {process.returncode}: see its error above.")
@@ -84,15 +81,25 @@ def measured(task: str, *arguments: str) -> dict[str, Any]:
     return {**result, "memory": max(memory, result.pop("peak", 0)), "own": own}
 
 
+def _tree(pid: int) -> list[int]:
+    """A process and all that it has started; without /proc, itself."""
+    children = [int(word) for file in Path(f"/proc/{pid}/task").glob("*/children") for word in file.read_text().split()]
+    return [pid, *(each for child in children for each in _tree(child))]
+
+
 def _resident(pid: int) -> tuple[int, int]:
-    """Bytes in memory of a process, and how many of them are pages of files."""
+    """Bytes in memory of a process, and how many of them are pages of files; 0 without /proc."""
     status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        info = psutil.Process(pid).memory_info()
-        return info.rss, 0
-    values = {line.split(":")[0]: line.split()[1] for line in status.read_text().splitlines() if line.startswith("Rss")}
-    found = {name: 1024 * int(value) for name, value in values.items()}
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.startswith("Rss")}
     return sum(found.values()), found.get("RssFile", 0)
+
+
+def _peak() -> int:
+    """The largest resident set of this process so far; 0 without /proc, since `ru_maxrss` begins with the parent's."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 # -- tasks, each in a process of its own -------------------------------------------------------------------------------
@@ -121,13 +128,7 @@ def loading(folder: str) -> dict[str, Any]:
     return {"rows": rows, "seconds": time.perf_counter() - began, "peak": _peak()}
 
 
-TASKS = {"make": make, "convert": conversion, "load": loading}
-
-
-def _peak() -> int:
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {"make": make, "convert": conversion, "load": loading}
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------

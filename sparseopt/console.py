@@ -150,7 +150,7 @@ def _refuse(name: str, message: str, status: int) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and error.filename:
         return f"{error.filename} does not exist: check the name."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename} cannot be used: {error.strerror}."

@@ -10,15 +10,22 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypothesis import strategies as st
+
+from sparseopt.experiments.tables import Run
+from sparseopt.experiments.tables.text import Grid, Heading, Part
+
 OURS = "sequential-attention++"
+DENSE = "dense"
 CRITEO = ("magnitude", "power-propagation", "ac/dc", OURS)
 FACTS = {"train_rows": 4321, "valid_rows": 765, "fields": 39, "ids": 99}
 
 
-def recipe(method: str | None, block: Any, sparsity: float, seed: int, **changes: Any) -> dict[str, Any]:
+def recipe(method: Any, block: Any, sparsity: float, seed: Any, **changes: Any) -> dict[str, Any]:
     """A complete recipe of clicks; `changes` are dotted keys with __ for the dots."""
     asked: dict[str, Any] = {
         "name": "made-up",
@@ -171,3 +178,55 @@ def imagenet(folder: Path, seeds: int = 2) -> Path:
         asked = images(OURS, 8, 0.9, seed, pruning__sparsify=False)
         write(folder / f"without_{seed}", asked, 0.04 + 0.001 * seed)
     return folder
+
+
+# -- in memory ----------------------------------------------------------------------------------------------------------
+
+
+def click_run(
+    method: str, block: Any, share: float, seed: int, value: float | None, name: str = "", **more: Any
+) -> Run:
+    """A run in memory; `more` are settings by dotted key, with __ for the dots."""
+    asked: dict[str, Any] = {"task": "clicks", "training.epochs": 4.0, "training.batch": 64}
+    if method != DENSE:
+        asked |= {"pruning.method": method, "pruning.block": block, "pruning.sparsity": share}
+    asked |= {key.replace("__", "."): each for key, each in more.items()}
+    metrics = {} if value is None else {"valid_loss": value, "train_loss": 7.5}
+    return Run(name or f"{method}-{block}-{share}-{seed}", asked, seed, metrics, value is None)
+
+
+def image_run(method: str, block: Any, share: float, seed: int, value: float | None, **more: Any) -> Run:
+    """The same of images; `value` is a share."""
+    run = click_run(method, block, share, seed, 7.0, **{"pruning__schedule": "imagenet", **more})
+    asked = {**run.settings, "task": "images", "data.kind": more.get("data__kind", "folder")}
+    metrics = {} if value is None else {"valid_loss": 7.0, "valid_accuracy": value}
+    return replace(run, settings=asked, metrics=metrics, diverged=value is None)
+
+
+@st.composite
+def click_runs(draw: Any) -> list[Run]:
+    """Runs of few methods, blocks, sparsities, epochs and seeds, so that they meet in cells; some diverged."""
+    made = []
+    for number in range(draw(st.integers(0, 25))):
+        method = draw(st.sampled_from((*CRITEO, "rigl", DENSE)))
+        block, share = draw(st.sampled_from((5, 20, 7))), draw(st.sampled_from((0.9, 0.97, 0.5)))
+        value = draw(st.one_of(st.none(), st.floats(6.0, 9.0)))
+        more = {"training__epochs": draw(st.sampled_from((4.0, 4.0, 4.0, 8.0)))}
+        made.append(click_run(method, block, share, draw(st.integers(0, 3)), value, f"run-{number}", **more))
+    return made
+
+
+def printed(parts: Sequence[Part], number: int = 0) -> dict[tuple[str, str, str, str], str]:
+    """(section, row, source, column) -> text, of the grid below the heading of a table."""
+    titles = [i for i, part in enumerate(parts) if isinstance(part, Heading) and " on the same seeds" not in part.words]
+    grid = next(part for part in parts[titles[number] :] if isinstance(part, Grid))
+    found = {}
+    for head, *rows in grid.tables:
+        label = ""
+        for row in rows:
+            label = row[0] or label
+            for column, text in zip(head[2:], row[2:], strict=True):
+                assert (head[0], label, row[1], column) not in found or not text
+                if text:
+                    found[head[0], label, row[1], column] = text
+    return found

@@ -300,7 +300,7 @@ TRAINING = some(
     lr=POSITIVE | st.just("1e-3"),
 )
 REST = {
-    "about": st.text(max_size=40),
+    "about": st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")) | st.just("\n"), max_size=40),
     "hardware": some({"devices": st.just("auto") | st.integers(1, 8), "threads": st.none() | st.integers(1, 8)}),
     "output": some({"folder": WORDS, "tensorboard": st.sampled_from(["auto", True, False])}),
     "sweep": some(
@@ -401,6 +401,11 @@ FAULTS = [
     ({"data__pat": 3}, "data.pat is no key of a recipe: did you mean 'data.path'?"),
     ({"data": {}}, "data.path is missing."),
     ({"data__path": 3}, "data.path must be text, got 3."),
+    ({"about": 3}, "about must be text, got 3."),
+    ({"about": "\x85"}, "about must be text without control characters, got '\\x85'."),
+    ({"data__path": "\0"}, "data.path must be text without control characters, got '\\x00'."),
+    ({"data__path": " "}, "data.path must be text, got ' '."),
+    ({"training__lr": "5_"}, "training.lr must be a number above 0, got '5_'."),
     ({"task": "click"}, "task must be 'clicks' or 'images', got 'click': did you mean 'clicks'?"),
     ({"model": {"weights": "x"}}, "model.weights is not for the task 'clicks': leave it out."),
     ({"model": {"name": "resnet50"}}, "model.name is 'resnet50', and the task 'clicks': choose click."),

@@ -30,8 +30,8 @@ from sparseopt.experiments.tables import Collection, collect, write
 from sparseopt.experiments.tables.cells import DENSE, OURS, Cell, Grouped, grouped, metric_of
 from sparseopt.experiments.tables.courses import PHASES, schedule, shown_place, training
 from sparseopt.experiments.tables.exponents import exponent
-from sparseopt.experiments.tables.paper import paper
 from sparseopt.experiments.tables.pictures import draw
+from sparseopt.experiments.tables.published import paper
 from sparseopt.experiments.tables.styles import look
 from sparseopt.experiments.tables.tradeoffs import tradeoff
 from sparseopt.nn import PhaseSchedule

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,9 @@ from numpy.typing import NDArray
 from sparseopt.experiments.clicks import splitting
 from sparseopt.experiments.clicks.columns import LABEL, Columns, ColumnsWriter, Field
 from sparseopt.experiments.clicks.layout import UNFINISHED
-from sparseopt.experiments.clicks.raw import CATEGORIES, FIELDS, NUMBERS
-from sparseopt.experiments.clicks.splitting import PARTS, PROTOCOLS
+from sparseopt.experiments.clicks.raw import FIELDS, NUMBERS
+from sparseopt.experiments.clicks.request import Options, checked, identity, named, reopened
+from sparseopt.experiments.clicks.splitting import PARTS
 from sparseopt.experiments.clicks.staging import ROWS, WORKERS, Part, Staged, put_json, read_part, stage
 from sparseopt.experiments.clicks.vocabulary import (
     FieldIds,
@@ -59,26 +59,8 @@ if sys.platform != "win32":
 
 __all__ = ["convert"]
 
-VERSION = 1  # of what the same rows and options become
 _MARK = "sources.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides, with the raw files, every byte of the result."""
-
-    protocol: str
-    min_count: int | None
-    hash_bins: int | None
-    numbers: str
-    shares: tuple[float, ...] | None
-    version: int = VERSION
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields that become ids."""
-        return FIELDS if self.numbers == "buckets" else CATEGORIES
 
 
 def convert(
@@ -123,8 +105,8 @@ def convert(
     OSError
         When the disk is full; the next call goes on.
     """
-    options = _checked(protocol, min_count, hash_bins, numbers, shares)
-    named = _named(sources, protocol)
+    options = checked(protocol, min_count, hash_bins, numbers, shares)
+    files = named(sources, protocol)
     folder = Path(os.path.abspath(folder))
     staging = folder.with_name(f"{folder.name}.staging")
     try:
@@ -132,9 +114,9 @@ def convert(
             _require_room(folder)
             with _owned(staging):
                 if not (folder / "meta.json").is_file():  # another process may have been here first
-                    made = _convert(named, staging, options, progress, rows)
+                    made = _convert(files, staging, options, progress, rows)
                     os.rename(made, folder)
-        columns = _reopened(folder, named, options)
+        columns = reopened(folder, files, options)
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -148,9 +130,14 @@ def convert(
 
 def _convert(sources: Mapping[str, Path], staging: Path, options: Options, progress: bool | None, rows: int) -> Path:
     """The finished columns, in a folder below `staging`."""
-    identity = {part: [str(path.resolve()), _identity(path)] for part, path in sources.items()}
-    _forget_unless_same(staging / _MARK, identity, staging)
+    before = {part: identity(path) for part, path in sources.items()}
+    _forget_unless_same(
+        staging / _MARK, [[part, str(sources[part].resolve()), before[part]] for part in sources], staging
+    )
     staged = {part: stage(path, part, staging, progress, rows) for part, path in sources.items()}
+    for part, path in sources.items():
+        if identity(path) != before[part]:
+            raise ValueError(f"{path} was changed while it was read: convert again.")
     parts = [each for file in staged.values() for each in file.parts]
     own = staging / "options"
     own.mkdir(exist_ok=True)
@@ -176,96 +163,16 @@ def _convert(sources: Mapping[str, Path], staging: Path, options: Options, progr
             shutil.copyfile(own / "vocabulary" / f"{field}.npy", folder / "vocabulary" / f"{field}.npy")
     _malformed(staged, folder / "malformed.tsv")
     _tidy(folder)
-    about = {part: _about(sources[part], staged[part]) for part in sources}
+    about = {part: {"name": sources[part].name, **before[part], **staged[part].about} for part in sources}
     writer.finish({"conversion": {"options": asdict(options), "sources": about, "clicks": clicks}})
     _tidy(folder)
+    for path in folder.rglob("*.npy"):  # on the disk before the folder has its name
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
     return folder
 
 
-# -- what was asked ----------------------------------------------------------------------------------------------------
-
-
-def _checked(
-    protocol: str, min_count: int, hash_bins: int | None, numbers: str, shares: Sequence[float] | None
-) -> Options:
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol is {protocol!r}: choose one of {', '.join(PROTOCOLS)}.")
-    if numbers not in ("buckets", "values"):
-        raise ValueError(f"numbers is {numbers!r}: choose 'buckets' or 'values'.")
-    if min_count < 1:
-        raise ValueError(f"min_count is {min_count}: give at least 1.")
-    if hash_bins is not None and not 1 <= hash_bins <= 2**31 - 3:
-        raise ValueError(f"hash_bins is {hash_bins}: give 1 to {2**31 - 3}.")
-    if shares is not None:
-        if protocol != "time":
-            raise ValueError(f"shares are given, and protocol is {protocol!r}: they are for 'time' alone.")
-        shares = tuple(float(share) for share in shares)
-    return Options(protocol, None if hash_bins else int(min_count), hash_bins, numbers, shares)
-
-
-def _named(sources: Any, protocol: str) -> dict[str, Path]:
-    """The files by their parts, in the order of `PARTS`."""
-    if not isinstance(sources, Mapping):
-        sources = {"train": sources}
-    unknown = sources.keys() - set(PARTS)
-    if unknown or "train" not in sources:
-        raise ValueError(f"sources are named {sorted(sources)}: give 'train', and perhaps 'valid' and 'test'.")
-    if protocol != "files" and len(sources) > 1:
-        raise ValueError(f"protocol {protocol!r} splits one file, and {len(sources)} are given: give 'train' alone.")
-    named = {part: Path(sources[part]) for part in PARTS if part in sources}
-    for path in named.values():
-        if not path.is_file():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return named
-
-
-def _identity(path: Path) -> dict[str, Any]:
-    status = path.stat()
-    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-
-
-def _about(path: Path, file: Staged) -> dict[str, Any]:
-    about = {"name": path.name, **_identity(path), "sha256": file.sha256}
-    return {**about, "rows": file.rows, "malformed": file.malformed}
-
-
-def _reopened(folder: Path, sources: Mapping[str, Path], options: Options) -> Columns:
-    """The finished folder, if it was made from the same files in the same way."""
-    columns = Columns.open(folder)
-    made = columns.meta.get("conversion")
-    if made is None:
-        raise ValueError(f"{folder} holds columns that no conversion made: choose another folder.")
-    asked = json.loads(json.dumps(asdict(options)))
-    if asked != made["options"]:
-        told = [
-            f"{key} {made['options'].get(key)!r}, not {asked[key]!r}"
-            for key in asked
-            if asked[key] != made["options"].get(key)
-        ]
-        raise ValueError(f"{folder} was converted with {'; '.join(told)}: choose another folder, or remove it.")
-    if sources.keys() != made["sources"].keys():
-        raise ValueError(
-            f"{folder} was converted from files for {', '.join(made['sources'])}, not for {', '.join(sources)}: "
-            "choose another folder, or remove it."
-        )
-    for part, path in sources.items():
-        before, now = made["sources"][part], _identity(path)
-        same = now["bytes"] == before["bytes"]
-        if same and now["modified_ns"] != before["modified_ns"]:
-            same = _sha256(path) == before["sha256"]
-        if not same:
-            raise ValueError(
-                f"{folder} was converted from another file than {path}: choose another folder, or remove it."
-            )
-    return columns
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+# -- the staging folder ----------------------------------------------------------------------------------------------
 
 
 def _forget_unless_same(record: Path, content: Any, folder: Path) -> None:
@@ -386,10 +293,11 @@ def _ids(
         return {field: HashIds(FIELDS.index(field), options.hash_bins) for field in options.fields}
     kept, done = staging / "vocabulary", staging / "vocabulary.json"
     if not done.is_file():
-        numbers = shown([i for i in range(len(parts)) if places.mask(i, "train").any()], progress)
+        numbers = [i for i in range(len(parts)) if places.mask(i, "train").any()]
         with ThreadPoolExecutor(WORKERS) as pool:
-            runs = list(pool.map(lambda i: _run(parts, places, i, staging, options), numbers))
-            kept.mkdir(exist_ok=True)
+            made = pool.map(lambda i: _run(parts, places, i, staging, options), numbers)
+            runs = list(shown(made, progress, len(numbers)))
+        kept.mkdir(exist_ok=True)
         for field in shown(options.fields, progress, len(options.fields)):
             if (kept / f"{field}.npy").is_file():
                 continue

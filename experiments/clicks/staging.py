@@ -72,8 +72,9 @@ class Staged(NamedTuple):
         return sum(part.rows for part in self.parts)
 
     @property
-    def malformed(self) -> int:
-        return sum(part.malformed for part in self.parts)
+    def about(self) -> dict[str, Any]:
+        """What is worth keeping of it."""
+        return {"sha256": self.sha256, "rows": self.rows, "malformed": sum(part.malformed for part in self.parts)}
 
 
 def stage(source: Path, name: str, folder: Path, progress: bool | None = False, rows: int = ROWS) -> Staged:

@@ -12,6 +12,7 @@ reading or training, and wherever an epoch is taken up.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -185,6 +186,9 @@ class FolderImages:
             collate_fn=_as_it_is,
             generator=torch.Generator(),  # else it would draw a number from the global one
         )
+        # The garbage collector may find a feed in a cycle, and would take the queues away before the readers are told
+        # to end: each would be waited for 5 s. Held from here, the loader ends after the feed and in its own order.
+        weakref.finalize(self, _as_it_is, self._loader)
 
     def __len__(self) -> int:
         """Global batches of an epoch."""
@@ -204,9 +208,7 @@ class FolderImages:
 
     def _read(self, number: int, start: int, turn: int) -> Iterator[tuple[Tensor, Tensor]]:
         self._expect(turn)
-        order = (
-            self.order
-        )  # with self the feed would be a cycle, and what a cycle holds stops its readers only after 5 s
+        order = self.order  # the loader must not hold the feed, see __init__
         self._assignments.current = ((number, order.share(rows)) for _, rows in order.batches(number, start))
         for batch in self._loader:
             if isinstance(batch, str):

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 __all__ = ["Order", "held_out"]
+
+Entries = TypeVar("Entries", NDArray[np.int64], Tensor)
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ class Order:
         for number in range(start, len(self)):
             yield number, rows[number * self.batch : (number + 1) * self.batch]
 
-    def share(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What this process has of a global batch."""
+    def share(self, rows: Entries) -> Entries:
+        """What this process has of a global batch, given as its images or as anything with one entry for each."""
         m = len(rows)
         return rows[self.rank * m // self.world : (self.rank + 1) * m // self.world]
 

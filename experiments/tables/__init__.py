@@ -1,7 +1,7 @@
 """The paper's tables and figures, ours beside the paper's, from finished runs: the command `sparseopt table`.
 
     runs, compact       what a folder of runs holds, and the same as one JSON file
-    cells, paper        which cell a run belongs to, and what the paper has there
+    cells, published    which cell a run belongs to, and what the paper has there
     estimates           means, standard errors, differences on the same seeds
     comparing           SequentialAttention++ against the others
     report, text        what is said, as paragraphs and grids; these as plain text or Markdown

@@ -165,7 +165,8 @@ def cell_of(settings: Mapping[str, Any]) -> Cell:
     row = row_of(settings)
     if row == DENSE:
         return Cell(DENSE, None, None)
-    block, share = settings.get("pruning.block"), settings.get("pruning.sparsity")
+    block: Any = settings.get("pruning.block")
+    share: Any = settings.get("pruning.sparsity")
     sides = tuple(0 if side is None else side for side in block) if isinstance(block, (list, tuple)) else (block,) * 2
     if len(sides) != 2 or not all(type(side) is int and side >= 0 for side in sides) or not any(sides):
         raise ValueError(f"pruning.block is {block!r}")

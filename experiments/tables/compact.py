@@ -24,6 +24,16 @@ FORMAT = "sparseopt runs 1"
 def collect(source: str | os.PathLike[str]) -> Collection:
     """Read a folder of runs, or the JSON file that `write` made of one: both give the same.
 
+    Parameters
+    ----------
+    source : str or Path
+        The folder, or the file.
+
+    Returns
+    -------
+    Collection
+        Finished runs, and the names of all folders that are none.
+
     Raises
     ------
     FileNotFoundError
@@ -40,7 +50,15 @@ def collect(source: str | os.PathLike[str]) -> Collection:
 
 
 def write(collection: Collection, file: str | os.PathLike[str]) -> None:
-    """All records as one JSON file: settings that all runs share once, and every distinct list of numbers once."""
+    """All records as one JSON file.
+
+    Parameters
+    ----------
+    collection : Collection
+        Its metrics are written to the last digit, its curves as they are, thinned.
+    file : str or Path
+        Replaced if it is there.
+    """
     shared = _shared([run.settings for run in collection.runs])
     lists: dict[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""Pictures of the course of trainings: the schedule, and the training loss over it.
+"""Pictures of the course of trainings: the schedule, and the training accuracy or loss over it.
 
 Both look at one cell, the one with curves of the most methods; among equals the paper's (90 %, for images blocks of
 32 x 32), then the one with the most seeds, the highest sparsity, the largest blocks.
@@ -6,11 +6,11 @@ Both look at one cell, the one with curves of the most methods; among equals the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sparseopt.experiments.tables.cells import DENSE, OURS, Cell, Group, Grouped, Metric
-from sparseopt.experiments.tables.paper import Table
+from sparseopt.experiments.tables.cells import OURS, Cell, Group, Grouped, Metric
+from sparseopt.experiments.tables.published import Table
 from sparseopt.experiments.tables.runs import Run
 from sparseopt.experiments.tables.styles import INK, SMALL, legend_above, look, no_numbers, not_run, plain_axes
 from sparseopt.experiments.tables.wording import block_text
@@ -119,11 +119,11 @@ def _where(place: Place) -> str:
     return f"{place[1]:g} %, {block_text(place[0])}"
 
 
-def _column(run: Run, name: str) -> list[float]:
-    """Numbers of a curve; what is none is left out with its step, so columns keep together."""
-    curve: Mapping[str, list[Any]] = run.curves["steps"]
-    good = [i for i, value in enumerate(curve["loss"]) if value is not None]
-    return [float(curve[name][i]) for i in good]
+def _course(run: Run, name: str, scale: float) -> tuple[list[float], list[float]]:
+    """Steps and numbers of a column, without the lines that have none."""
+    curve = run.curves["steps"]
+    good = [(step, scale * value) for step, value in zip(curve["step"], curve[name], strict=True) if value is not None]
+    return [step for step, _ in good], [value for _, value in good]
 
 
 def _phase_legend(figure: Any, further: Sequence[Any] = ()) -> None:
@@ -142,12 +142,20 @@ def _phase_legend(figure: Any, further: Sequence[Any] = ()) -> None:
 
 
 def training(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
-    """Training loss of every method over its own phases, the others' in grey behind it."""
+    """The course of every method over its own phases, the others' in grey behind it.
+
+    The training accuracy, if all runs that are shown have recorded it; else the training loss.
+    """
     from matplotlib.lines import Line2D
 
     rows = table.methods(data)
     place = shown_place(data, rows)
-    curves = {row: _mean_curve(data.cells.get(Cell(row, *place), ())) for row in rows} if place else {}
+    shown = {row: data.cells.get(Cell(row, *place), ()) for row in rows} if place else {}
+    drawn = [run for groups in shown.values() if len(groups) == 1 for run in _curves(groups[0])]
+    exact = bool(drawn) and all("accuracy" in run.curves["steps"] for run in drawn)
+    name, scale = ("accuracy", 100.0) if exact else ("loss", 1.0)
+    every = {row: _mean_curve(groups, name, scale) for row, groups in shown.items()}
+    curves = {row: curve for row, curve in every.items() if curve is not None}
     columns = min(2, max(1, len(rows)))
     lines = max(1, -(-len(rows) // columns))
     figure.set_size_inches(5.0 * columns, 0.9 + 2.3 * lines)
@@ -155,30 +163,32 @@ def training(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
     for ax, row in zip(panels, rows, strict=False):
         plain_axes(ax)
         ax.set_title(row, fontsize=10)
-        groups = data.cells.get(Cell(row, *place), ()) if place else ()
-        if not curves.get(row):
+        groups = shown.get(row, ())
+        if row not in curves:
             not_run(ax, "several settings: see the table" if len(groups) > 1 else "no curve" if groups else "not run")
             continue
         _phases_behind(ax, groups[0])
         for other, curve in curves.items():
-            if other != row and curve:
+            if other != row:
                 ax.plot(*curve, color="#777777", linewidth=1.1, linestyle=":", zorder=2)
         for run in _curves(groups[0]):
-            ax.plot(
-                _column(run, "step"), _column(run, "loss"), color=look(row)["color"], linewidth=0.5, alpha=0.4, zorder=3
-            )
+            ax.plot(*_course(run, name, scale), color=look(row)["color"], linewidth=0.5, alpha=0.4, zorder=3)
         ax.plot(*curves[row], color=look(row)["color"], linewidth=1.6, zorder=4)
     for ax in panels[len(rows) :]:
         ax.set_visible(not rows)
         not_run(ax)
     for ax in panels[max(0, len(rows) - columns) : len(rows)]:
         ax.tick_params(labelbottom=True)  # also where no axes stand below
-    known = [curve for curve in curves.values() if curve]
-    if not known:
+    if not curves:
         no_numbers(panels)
     else:
-        last = max(steps[-1] for steps, _ in known)
-        late = [loss for steps, losses in known for step, loss in zip(steps, losses, strict=True) if step > 0.05 * last]
+        last = max(steps[-1] for steps, _ in curves.values())
+        late = [
+            loss
+            for steps, losses in curves.values()
+            for step, loss in zip(steps, losses, strict=True)
+            if step > 0.05 * last
+        ]
         low, high = min(late), max(late)
         panels[0].set_ylim(low - 0.05 * (high - low or 1.0), high + 0.05 * (high - low or 1.0))
         panels[0].set_xlim(0.0, last)
@@ -187,7 +197,7 @@ def training(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
         + (f", {place[1]:g} % of the blocks of {block_text(place[0])} dropped" if place else ""),
         fontsize=SMALL,
     )
-    figure.supylabel("training loss", fontsize=SMALL)
+    figure.supylabel("training accuracy, %" if exact else "training loss", fontsize=SMALL)
     further = [
         Line2D([], [], color=INK, linewidth=1.6, label="mean over seeds"),
         Line2D([], [], color=INK, linewidth=0.5, alpha=0.5, label="a seed"),
@@ -205,12 +215,12 @@ def _phases_behind(ax: Any, group: Group) -> None:
     ax.grid(visible=not phases)
 
 
-def _mean_curve(groups: Sequence[Group]) -> tuple[list[float], list[float]] | None:
-    """Steps and mean loss over the seeds, as far as all of them have the same steps."""
+def _mean_curve(groups: Sequence[Group], name: str, scale: float) -> tuple[list[float], list[float]] | None:
+    """Steps and means over the seeds, where all of them have a number; diverged runs only if there are no others."""
     runs = _curves(groups[0]) if len(groups) == 1 else []
     runs = [run for run in runs if not run.diverged] or runs
-    if not runs:
+    curves = [dict(zip(*_course(run, name, scale), strict=True)) for run in runs]
+    if not curves:
         return None
-    curves = [dict(zip(_column(run, "step"), _column(run, "loss"), strict=True)) for run in runs]
     common = sorted(set.intersection(*(set(curve) for curve in curves)))
     return (common, [sum(curve[step] for curve in curves) / len(curves) for step in common]) if common else None

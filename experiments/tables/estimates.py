@@ -35,8 +35,8 @@ class Estimate(NamedTuple):
 def estimate(values: Iterable[float]) -> Estimate:
     """Mean and standard error.
 
-    >>> estimate([1.0, 2.0, 3.0])
-    Estimate(mean=2.0, error=0.5773502691896258, n=3)
+    >>> estimate([1.0, 3.0])
+    Estimate(mean=2.0, error=1.0, n=2)
     >>> estimate([1.0])
     Estimate(mean=1.0, error=nan, n=1)
     """

@@ -1,4 +1,7 @@
-"""The metric by the exponent c of the sparsify phase, as bars: ours at each sparsity beside the paper's."""
+"""The metric by the exponent c of the sparsify phase, as bars: ours at each sparsity beside the paper's.
+
+Bars that began at 0 would all look the same: the axis begins below the lowest, and says so.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparseopt.experiments.tables.cells import EXPONENT, OURS, Cell, Grouped, Metric, family_of
-from sparseopt.experiments.tables.paper import Table
 from sparseopt.experiments.tables.points import Point, points_of, printed
+from sparseopt.experiments.tables.published import Table
 from sparseopt.experiments.tables.styles import INK, SMALL, legend_above, not_run, plain_axes
 from sparseopt.experiments.tables.wording import block_text
 
@@ -71,6 +74,7 @@ def _bars(
     ax.set_xlim(-0.55, len(blocks) - 0.45)
     ax.set_xlabel("blocks", fontsize=SMALL)
     if not any(points.values()):
+        ax.set_yticks([])
         not_run(ax)
         return
     low = min((point.height - point.bar for point in known), default=0.0)

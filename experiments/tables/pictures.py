@@ -2,7 +2,7 @@
 
     tradeoff    metric against sparsity, a panel for each size of blocks; below, the paper's
     schedule    phases and sparsity of AC/DC and SequentialAttention++, the paper's and ours (its Figure 2)
-    training    training loss of every method over its phases (the paper's Figure 3 has the training accuracy of two)
+    training    training accuracy, or the loss where none was recorded, over each method's phases (its Figure 3)
     exponent    metric by the exponent c of the sparsify phase, ours and the paper's (its Table 4)
 
 Ours and the paper's have axes of their own, since levels are not comparable. What was not run says so. Colours are
@@ -16,7 +16,7 @@ from pathlib import Path
 from sparseopt.experiments.tables.cells import family_of, grouped, metric_of
 from sparseopt.experiments.tables.courses import schedule, training
 from sparseopt.experiments.tables.exponents import exponent
-from sparseopt.experiments.tables.paper import paper
+from sparseopt.experiments.tables.published import paper
 from sparseopt.experiments.tables.runs import Collection
 from sparseopt.experiments.tables.tradeoffs import tradeoff
 
@@ -24,9 +24,21 @@ __all__ = ["draw"]
 
 
 def draw(collection: Collection, kind: str, folder: Path) -> list[Path]:
-    """Write the pictures of one kind into a folder, which is made if it is not there.
+    """Write the pictures of one kind.
 
-    That of the exponent only if the paper has a table of it, or a run another than the paper's 4.
+    Parameters
+    ----------
+    collection : Collection
+        See `sparseopt.experiments.tables.collect`.
+    kind : {"criteo", "imagenet", "cifar"}
+        Which of the runs.
+    folder : Path
+        Made if it is not there.
+
+    Returns
+    -------
+    list of Path
+        The files; that of the exponent only if the paper has a table of it, or a run another than the paper's 4.
     """
     from matplotlib.figure import Figure
 

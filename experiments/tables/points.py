@@ -1,4 +1,10 @@
-"""What a picture shows of a cell."""
+"""What a picture shows of a cell.
+
+no run                  nothing, and the picture says so
+runs of one setting     their mean with its standard error, on the line of the method
+of several              a mean each, on no line
+diverged                a mark of its own
+"""
 
 from __future__ import annotations
 

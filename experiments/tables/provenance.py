@@ -1,4 +1,9 @@
-"""Where runs come from: examples, epochs, seeds; what was tuned; what is in no table."""
+"""Where runs come from, and where they did not go.
+
+about      examples, epochs, batches and seeds, beside the paper's: levels compare only if these are the same
+tuned      the settings in which runs differ, with the methods that have each value
+left_out   every folder that is in no table, and why
+"""
 
 from __future__ import annotations
 

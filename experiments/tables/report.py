@@ -28,10 +28,10 @@ from sparseopt.experiments.tables.cells import (
     grouped,
     metric_of,
 )
-from sparseopt.experiments.tables.comparing import comparisons, differing, verdict
+from sparseopt.experiments.tables.comparing import Comparison, Verdict, comparisons, differing, verdict
 from sparseopt.experiments.tables.estimates import chance_beyond
-from sparseopt.experiments.tables.paper import Table, paper
 from sparseopt.experiments.tables.provenance import about, left_out, tuned
+from sparseopt.experiments.tables.published import Table, paper
 from sparseopt.experiments.tables.runs import Collection
 from sparseopt.experiments.tables.text import Grid, Heading, Items, Part
 from sparseopt.experiments.tables.wording import NOT_RUN, block_text, group_text, paper_text, place_text, signed
@@ -42,7 +42,20 @@ _LEGEND = "Our cells: mean over seeds ± its standard error (number of seeds)."
 
 
 def document(collection: Collection, kind: str) -> list[Part]:
-    """Everything about the runs of one kind: "criteo", "imagenet" or "cifar"."""
+    """Everything about the runs of one kind.
+
+    Parameters
+    ----------
+    collection : Collection
+        See `sparseopt.experiments.tables.collect`.
+    kind : {"criteo", "imagenet", "cifar"}
+        Which of the runs, and which of the paper's tables.
+
+    Returns
+    -------
+    list of str, Heading, Items and Grid
+        For `as_text` or `as_markdown`.
+    """
     data = grouped(collection, kind)
     metric = metric_of(kind)
     parts: list[Part] = [*about(data), _LEGEND]
@@ -59,22 +72,22 @@ def grid(table: Table, data: Grouped, metric: Metric) -> Grid:
     """The paper's values and ours, a section for each sparsity or size of blocks."""
     by_block = table.section == "block"
     places = table.places(data)
-    sections = sorted({block if by_block else share for block, share in places})  # type: ignore[type-var]
-    across = sorted({share if by_block else block for block, share in places})  # type: ignore[type-var]
+    blocks, shares = sorted({block for block, _ in places}), sorted({share for _, share in places})
+    sections = [[(block, share) for share in shares] for block in blocks]
+    if not by_block:
+        sections = [[(block, share) for block in blocks] for share in shares]
     found = []
-    for section in sections:
-        title = f"{block_text(section)} blocks" if by_block else f"{section:g} % dropped"
-        spots = [(section, each) if by_block else (each, section) for each in across]
-        heads = [_column(table, block, share, by_block) for block, share in spots]
-        rows = [(title, "", *heads)]
+    for spots in sections:
+        block, share = spots[0]
+        title = f"{block_text(block)} blocks" if by_block else f"{share:g} % dropped"
+        rows: list[tuple[str, ...]] = [(title, "", *(_column(table, *spot, by_block) for spot in spots))]
         for row, label in table.rows(data).items():
-            cells = [Cell(row, block, share) for block, share in spots]
-            rows += _lines(label, cells, table, data, metric)
+            rows += _lines(label, [Cell(row, *spot) for spot in spots], table, data, metric)
         found.append(tuple(rows))
     if table.dense is not None or ("method" in table.family and Cell(DENSE, None, None) in data.cells):
-        found.append(tuple(_dense(table, data, metric, len(across))))
+        found.append(tuple(_dense(table, data, metric, len(shares) if by_block else len(blocks))))
     if not found:
-        found.append((("", "", ""), ("every method", "ours", NOT_RUN)))
+        found = [(("", "", ""), ("every method", "ours", NOT_RUN))]
     return Grid(tuple(found))
 
 
@@ -128,9 +141,10 @@ def _dense(table: Table, data: Grouped, metric: Metric, columns: int) -> list[tu
 def _several(table: Table, data: Grouped, metric: Metric) -> list[Part]:
     """A sentence and a line for each group, wherever a cell has several."""
     parts: list[Part] = []
-    rows = set(table.rows(data)) | ({DENSE} if "method" in table.family else set())
+    mine = {Cell(row, *place) for row in table.rows(data) for place in table.places(data)}
+    mine |= {Cell(DENSE, None, None)} if "method" in table.family else set()
     for cell, groups in data.cells.items():
-        if cell.row in rows and len(groups) > 1:
+        if cell in mine and len(groups) > 1:
             keys = differing([group.settings for group in groups])
             parts.append(
                 f"{place_text(cell)} has runs of {len(groups)} settings, which are not averaged with each other:"
@@ -166,36 +180,50 @@ def _compared(table: Table, data: Grouped, metric: Metric) -> list[Part]:
             text = signed(each.difference, metric, count=False)
             rows.append((place if place != before else "", each.other, text, times, seeds))
             before = place
-        parts += [Grid((tuple(rows),)), *_verdict(found, metric, [row for row in others if row in table.labels])]
+        known = [row for row in others if row in table.labels]
+        parts += [Grid((tuple(rows),)), *_verdict(found, metric, known), _errors(found)]
     refused = [f"{place_text(each.cell)} and {each.other}: not compared, {each.why}." for each in found if each.why]
     return parts + ([Items(tuple(refused))] if refused else [])
 
 
-def _verdict(found: Sequence[Any], metric: Metric, every: Sequence[str]) -> list[Part]:
-    counts = verdict(found, metric.smaller, every)
+def _verdict(found: Sequence[Comparison], metric: Metric, known: Sequence[str]) -> list[Part]:
+    """What the comparisons add up to: against the paper's methods, and against all where others were run too."""
+    theirs = [each for each in found if each.other in known]
+    parts: list[Part] = []
+    if known:
+        parts.append(f"Against {', '.join(known)}: {_counted(verdict(theirs, metric.smaller, known), metric)}")
+    if len(theirs) < len(found):
+        parts.append(f"Against all that were run: {_counted(verdict(found, metric.smaller), metric)}")
+    return parts
+
+
+def _counted(counts: Verdict, metric: Metric) -> str:
     best, good, bad = ("lowest", "lower", "higher") if metric.smaller else ("highest", "higher", "lower")
+    whole = f" ({counts.whole} with all of these)" if counts.whole != counts.cells else ""
     cells = "cell" if counts.cells == 1 else "cells"
     text = (
-        f"It can be compared in {counts.cells} {cells}"
-        + (f", in {counts.whole} of them with all of {', '.join(every)}" if len(every) > 1 else "")
-        + f". There its mean is the {best} in {counts.best}, {good} than each of those that were run by more than two "
-        f"standard errors in {counts.beyond}, and {bad} than one of them by more than two in {counts.worse}."
+        f"compared in {counts.cells} {cells}{whole}; its mean is the {best} in {counts.best}, {good} than each of "
+        f"the others by more than two standard errors in {counts.beyond}, {bad} than one of them by more than two in "
+        f"{counts.worse}."
     )
-    if counts.unclear:
-        text += f" Cells in which a method has several settings are not counted: {counts.unclear}."
+    return text + (f" Not counted, for several settings: {counts.unclear}." if counts.unclear else "")
+
+
+def _errors(found: Sequence[Comparison]) -> str:
+    """How standard errors are computed, what they leave out, and how much two of them are worth."""
     seeds = sorted({each.difference.n for each in found if each.difference.n > 1})
-    errors = (
+    text = (
         "Standard errors are standard deviations over seeds (n - 1 in the denominator) divided by √n; those of "
         "differences, of the differences seed by seed. They cover initial weights, the order of the batches and "
         "dropout. They do not cover data and split, which are the same in all runs, nor the choice of settings."
     )
     chances = [f"{100.0 * chance_beyond(2.0, n):.0f} % with {n} seeds" for n in seeds]
     if chances:
-        errors += (
-            f" More than two standard errors come about by chance in {', '.join(chances)} where there is no "
-            "difference (Student's t)."
+        text += (
+            " Where there is no difference, more than two standard errors come about by chance in "
+            f"{', '.join(chances)} (Student's t)."
         )
-    return [text, errors]
+    return text
 
 
 def _repeated(data: Grouped) -> list[Part]:

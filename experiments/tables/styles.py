@@ -1,4 +1,8 @@
-"""What the pictures share: a look for every method, axes without a frame, the words for what was not run."""
+"""What the pictures share: a look for every method, axes without a frame, the words for what was not run.
+
+Methods of the paper have a colour of their own; the others share three, and differ in their markers. The colours are
+those of Okabe and Ito without their yellow, which white paper swallows.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparseopt.experiments.tables.cells import DENSE, Cell, Grouped, Metric
-from sparseopt.experiments.tables.paper import Table
 from sparseopt.experiments.tables.points import Point, points_of, printed
+from sparseopt.experiments.tables.published import Table
 from sparseopt.experiments.tables.styles import INK, SMALL, legend_above, look, no_numbers, not_run, plain_axes
 from sparseopt.experiments.tables.wording import block_text
 
@@ -130,6 +130,7 @@ def _tradeoff_legend(figure: Any, rows: Sequence[str], data: Grouped, table: Tab
     if lost:
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="none", label="diverged"))
     if any(len(groups) > 1 for groups in data.cells.values()):
-        empty = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "color": INK}
-        handles.append(Line2D([], [], label="one of several settings", **empty))
+        dot = Line2D([], [], color=INK, marker="o", linestyle="none", markerfacecolor="white")
+        dot.set_label("one of several settings")
+        handles.append(dot)
     legend_above(figure, handles)

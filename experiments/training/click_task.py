@@ -25,7 +25,7 @@ from sparseopt.experiments.clicks.batches import Batch, Batches
 from sparseopt.experiments.clicks.columns import Columns
 from sparseopt.experiments.networks import ClickModel
 from sparseopt.experiments.training.recipes import ClickData, Recipe
-from sparseopt.experiments.training.tasks import Feed, Gather, mean_loss
+from sparseopt.experiments.training.tasks import Feed, Gather, at_least_float, mean_loss
 
 __all__ = ["ClickTask", "Rows", "opened"]
 
@@ -114,14 +114,15 @@ class ClickTask:
         return len(batch.labels)
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(output.float(), batch.labels)
+        z = at_least_float(output)
+        return nn.functional.binary_cross_entropy_with_logits(z, batch.labels.to(z.dtype))
 
     def metrics(self, outputs: Iterator[tuple[Tensor, Any]], gather: Gather) -> dict[str, float]:
         total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-        logits, labels = [torch.zeros(0)], [torch.zeros(0)]
+        logits, labels = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
         for output, batch in outputs:
-            z, y = output.float().cpu(), batch.labels.cpu()
-            total += nn.functional.binary_cross_entropy_with_logits(z.double(), y.double(), reduction="sum")
+            z, y = output.double().cpu(), batch.labels.double().cpu()
+            total += nn.functional.binary_cross_entropy_with_logits(z, y, reduction="sum")
             count += len(y)
             logits.append(z)
             labels.append(y)

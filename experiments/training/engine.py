@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from sparseopt.experiments.training.launching import gatherer
+from sparseopt.experiments.training.launching import Elsewhere, gatherer
 from sparseopt.experiments.training.optimizers import learning_rate, make_optimizer
 from sparseopt.experiments.training.recipes import Recipe
 from sparseopt.experiments.training.resuming import save
@@ -77,10 +77,11 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         # Sums of the training loss, and steps in them: since the last line of steps.csv, since that of epochs.csv.
-        self.sums = torch.zeros(2, dtype=torch.float64, device=fabric.device)
+        exact = torch.float32 if fabric.device.type == "mps" else torch.float64  # which has no other
+        self.sums = torch.zeros(2, dtype=exact, device=fabric.device)
         self.counts = [0, 0]
         self._told_to_stop = False
-        fabric.seed_everything(training.seed, verbose=False)
+        torch.manual_seed(training.seed)
         self.plain = task.network()
         if recipe.hardware.channels_last:
             self.plain = self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -114,14 +115,20 @@ class Trainer:
         self.optimizer = self.fabric.setup_optimizers(optimizer)
         self.average = None
         if training.ema is not None:
+            if self.recipe.hardware.strategy == "fsdp":
+                raise ValueError("training.ema takes a copy of the network, and fsdp cannot: choose ddp, or ema=null.")
             self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(training.ema), use_buffers=False)
         if s is not None:
             s.attach(optimizer)
-            if self.fabric.is_global_zero:
-                s.callbacks.append(JsonLinesLog(s, self.folder.path / "pruning.jsonl"))
-                wanted = self.recipe.output.tensorboard
-                if wanted is True or (wanted == "auto" and find_spec("tensorboard") is not None):
-                    s.callbacks.append(TensorBoardLog(s, self.folder.path / "tensorboard"))
+
+    def _write_logs(self) -> None:
+        """Let the first process write what the sparsifier does from now on, and what it did."""
+        s = self.sparsifier
+        if s is not None and not s.callbacks and self.fabric.is_global_zero:
+            s.callbacks.append(JsonLinesLog(s, self.folder.path / "pruning.jsonl"))
+            wanted = self.recipe.output.tensorboard
+            if wanted is True or (wanted == "auto" and find_spec("tensorboard") is not None):
+                s.callbacks.append(TensorBoardLog(s, self.folder.path / "tensorboard"))
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -133,9 +140,10 @@ class Trainer:
         Diverged
             When the loss is not finite.
         Preempted
-            After SIGTERM, when the step is done and a checkpoint is written.
+            After SIGTERM, when the step is done and a checkpoint is written; Elsewhere in processes after the first.
         """
         output = self.recipe.output
+        self._write_logs()
         # Only the main thread may listen to signals; elsewhere whoever started the thread has to.
         listening = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGTERM, self._note_stop) if listening else None
@@ -152,12 +160,14 @@ class Trainer:
                     self._evaluate_and_log()
                 minutes = output.checkpoint_minutes
                 late = minutes is not None and self._agree(time.monotonic() - saved >= 60.0 * minutes)
-                stop = self.step % output.log_steps == 0 and self._agree(self._told_to_stop)
+                asked = self.fabric.world_size == 1 or self.step % output.log_steps == 0  # asking others takes time
+                stop = asked and self._agree(self._told_to_stop)
                 if self._is_due(output.checkpoint_steps) or late or stop or self.step == self.total:
                     save(self)
                     saved = time.monotonic()
                 if stop:
-                    raise Preempted(f"told to stop after step {self.step}, which is saved: the same command goes on.")
+                    told = f"told to stop after step {self.step}, which is saved: the same command goes on."
+                    raise Preempted(told) if self.fabric.is_global_zero else Elsewhere(told)
         finally:
             bar.close()
             if listening:
@@ -175,7 +185,7 @@ class Trainer:
     def _advance(self, batch: Any) -> None:
         training = self.recipe.training
         # What dropout draws in a step must not depend on the steps before: those may lie in another process's life.
-        torch.manual_seed((training.seed * 1_000_003 + self.step) * 4099 + self.fabric.global_rank)
+        torch.manual_seed(((training.seed * 1_000_003 + self.step) * 4099 + self.fabric.global_rank) % 2**63)
         self.model.train()
         self.optimizer.zero_grad()
         pieces = self.task.split(batch, training.accumulate) if training.accumulate > 1 else [batch]
@@ -194,10 +204,12 @@ class Trainer:
         self.counts = [count + 1 for count in self.counts]
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
-        """The arguments of the network, in the memory format of the recipe."""
-        inputs = self.task.inputs(batch)
-        if self.recipe.hardware.channels_last:
-            return tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+        """The arguments of the network, in the precision and the memory format of the recipe."""
+        inputs, hardware = self.task.inputs(batch), self.recipe.hardware
+        if hardware.precision == "64-true":
+            inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+        if hardware.channels_last:
+            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
         return inputs
 
     def _is_due(self, every: int | None) -> bool:

@@ -22,12 +22,14 @@ __all__ = [
     "NonNegative",
     "OpenShare",
     "Positive",
+    "Prose",
     "Share",
     "Text",
     "Truth",
     "closest",
     "nearest_key",
     "plain",
+    "require_printable",
     "sentences",
     "shown",
 ]
@@ -63,11 +65,23 @@ def _number(words: str, good: Callable[[float], bool], whole: bool = False) -> B
     return BeforeValidator(check)
 
 
+def require_printable(text: str, but: str = "") -> None:
+    """Control characters, and line breaks of other alphabets, do not come back from YAML as they were."""
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") and letter not in but for letter in text):
+        raise ValueError("must be text without control characters")
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be text")
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value):
-        raise ValueError("must be text without control characters")
+    require_printable(value)
+    return value
+
+
+def _prose(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    require_printable(value, but="\n\t")
     return value
 
 
@@ -90,6 +104,7 @@ OpenShare = Annotated[float, _number("a number between 0 and 1, both excluded", 
 Count = Annotated[int, _number("a whole number of at least 1", lambda x: x >= 1, whole=True)]
 Natural = Annotated[int, _number("a whole number of at least 0", lambda x: x >= 0, whole=True)]
 Text = Annotated[str, BeforeValidator(_text)]
+Prose = Annotated[str, BeforeValidator(_prose)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Items = BeforeValidator(_items)
 

@@ -17,6 +17,7 @@ from safetensors.torch import save as tensor_bytes
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from sparseopt.experiments.training.launching import agree
 from sparseopt.experiments.training.run_pictures import draw_run
 from sparseopt.nn import Plan, compress, fold
 from sparseopt.nn import save as save_network
@@ -44,17 +45,28 @@ def finish(run: Trainer) -> dict[str, Any]:
         "dropped": 0.0 if layers is None else zeros(network, layers),
         "compressed": None,
     }
+    plain = _whole(run, network)
+    failure: Exception | None = None
     if run.fabric.is_global_zero:
-        plain = _whole(run, network)
-        with replacing(run.folder.path / "model.safetensors") as file:
-            # Layers that share a tensor would each write it.
-            file.write(tensor_bytes({name: tensor.clone() for name, tensor in plain.state_dict().items()}))
-        if run.recipe.output.plots:
-            draw_run(run, plain)
-        if layers is not None and run.recipe.output.compress:
-            result["compressed"] = _compressed(run, plain, layers, found)
-    run.fabric.barrier()
+        try:
+            with run.folder.writing():
+                result["compressed"] = _written(run, plain, layers, found)
+        except Exception as error:  # the others wait
+            failure = error
+    agree(run.fabric, failure)
     return result
+
+
+def _written(run: Trainer, plain: nn.Module, layers: Plan | None, found: dict[str, float]) -> dict[str, Any] | None:
+    """Write all that is made of the network; what there is to say of the compressed one."""
+    with replacing(run.folder.path / "model.safetensors") as file:
+        # Layers that share a tensor would each write it.
+        file.write(tensor_bytes({name: tensor.clone() for name, tensor in plain.state_dict().items()}))
+    if run.recipe.output.plots:
+        draw_run(run, plain)
+    if layers is None or not run.recipe.output.compress:
+        return None
+    return _compressed(run, plain, layers, found)
 
 
 def zeros(network: nn.Module, layers: Plan) -> float:
@@ -118,14 +130,15 @@ def _whole(run: Trainer, network: nn.Module) -> nn.Module:
         return network.eval()
     state = get_model_state_dict(network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     plain = run.task.network()
-    plain.load_state_dict(state)
-    return plain.eval()
+    if run.fabric.is_global_zero:  # the others get nothing
+        plain.load_state_dict(state)
+    return plain.to(run.fabric.device).eval()
 
 
 def _compressed(run: Trainer, plain: nn.Module, layers: Plan, found: dict[str, float]) -> dict[str, Any]:
     feed = run.task.feed("valid", min(run.recipe.training.batch, 1024), 0, 1)
     batch = run.fabric.to_device(next(iter(feed.epoch(0))))
-    inputs = run.task.inputs(batch)
+    inputs = run.inputs(batch)
     try:
         fast = compress(plain, example_input=inputs, plan=layers)
         save_network(fast, run.folder.path / "fast.safetensors")

@@ -21,7 +21,7 @@ from sparseopt.experiments.images.models import image_model
 from sparseopt.experiments.images.order import held_out
 from sparseopt.experiments.images.presets import evaluation_transform, training_transform
 from sparseopt.experiments.training.recipes import ImageData, Recipe
-from sparseopt.experiments.training.tasks import Feed, Gather, mean_loss
+from sparseopt.experiments.training.tasks import Feed, Gather, at_least_float, mean_loss
 
 __all__ = ["ImageTask"]
 
@@ -66,11 +66,11 @@ class ImageTask:
         order["seed"] = self.recipe.training.seed
         if self.data.kind == "cifar":
             return CifarImages(images, batch, augment=training and self.data.preset != "none", **order)
-        size, resize = self.data.size, self.data.resize
-        transform = (
-            training_transform(self.data.preset, size, resize) if training else evaluation_transform(size, resize)
-        )
-        return FolderImages(images, transform, batch, workers=self.data.workers, **order)
+        data = self.data
+        transform = evaluation_transform(data.size, data.resize)
+        if training:
+            transform = training_transform(data.preset, data.size, data.resize, data.erasing)
+        return FolderImages(images, transform, batch, workers=data.workers, **order)
 
     def split(self, batch: Any, parts: int) -> list[Any]:
         return list(zip(*(tensor.chunk(parts) for tensor in batch), strict=True))
@@ -82,15 +82,14 @@ class ImageTask:
         return len(batch[1])
 
     def loss(self, output: Tensor, batch: Any) -> Tensor:
-        return nn.functional.cross_entropy(
-            output.float(), batch[1], label_smoothing=self.recipe.training.label_smoothing
-        )
+        smoothing = self.recipe.training.label_smoothing
+        return nn.functional.cross_entropy(at_least_float(output), batch[1], label_smoothing=smoothing)
 
     def metrics(self, outputs: Iterator[tuple[Tensor, Any]], gather: Gather) -> dict[str, float]:
         sums = torch.zeros(3, dtype=torch.float64)
         count = torch.zeros((), dtype=torch.float64)
         for output, (_, labels) in outputs:
-            logits, labels = output.float().cpu(), labels.cpu()
+            logits, labels = output.double().cpu(), labels.cpu()
             best = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
             sums[0] += best[:, 0].sum()
             sums[1] += best.any(1).sum()

@@ -10,6 +10,8 @@ plain command, `devices=2`, without a configuration file of its own, and shards 
 
 from __future__ import annotations
 
+import atexit
+import subprocess
 from typing import Any
 
 import torch
@@ -25,7 +27,14 @@ prepare_torchvision()  # Lightning imports it in passing, which fails beside bui
 from lightning.fabric import Fabric  # noqa: E402
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy  # noqa: E402
 
-__all__ = ["gatherer", "make_fabric"]
+__all__ = ["Elsewhere", "agree", "gatherer", "is_lost", "make_fabric"]
+
+
+PATIENCE = 10.0  # seconds
+
+
+class Elsewhere(RuntimeError):
+    """A process of this training has failed, and this one ends because of it and has nothing to tell."""
 
 
 def make_fabric(hardware: Hardware) -> Fabric:
@@ -36,13 +45,24 @@ def make_fabric(hardware: Hardware) -> Fabric:
     elif strategy == "ddp":
         # Logits that a phase does not use get zeros and not None: no parameter is ever without a gradient.
         strategy = DDPStrategy(gradient_as_bucket_view=True)
-    return Fabric(
+    fabric = Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
         strategy=strategy,
         precision=hardware.precision,
     )
+    atexit.register(_end_others, fabric)
+    return fabric
+
+
+def _end_others(fabric: Fabric) -> None:
+    """Leave no process behind that waits for this one; those that notice its end have ended by themselves."""
+    for process in getattr(getattr(fabric, "_launcher", None), "procs", []):
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
@@ -55,6 +75,41 @@ def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
                 if any(True for _ in unit.parameters()) and any(True for _ in unit.children()):
                     fully_shard(unit, mesh=everyone)
     return fully_shard(model, mesh=everyone)
+
+
+def agree(fabric: Fabric, failure: Exception | None) -> None:
+    """Called by all processes, with what went wrong in this one: none goes on, and none waits, if one of them failed.
+
+    Raises
+    ------
+    Exception
+        In the first process its own error, or the sentence of another one.
+    Elsewhere
+        In the others. What says that the training diverged is raised in all.
+    """
+    if fabric.world_size == 1:
+        if failure is not None:
+            raise failure
+        return
+    told: list[Any] = [None] * fabric.world_size
+    dist.all_gather_object(told, None if failure is None else (str(failure), isinstance(failure, ArithmeticError)))
+    said = [each for each in told if each is not None]
+    if not said:
+        return
+    sentence, diverged = said[0]
+    if diverged:
+        raise FloatingPointError(sentence)
+    if not fabric.is_global_zero:
+        raise Elsewhere(sentence) from failure
+    raise ValueError(sentence) if failure is None else failure
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process is not there any more."""
+    words = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
 
 
 def gatherer(fabric: Fabric) -> Any:

@@ -18,6 +18,7 @@ from sparseopt.experiments.training.fields import (
     Truth,
     closest,
     plain,
+    require_printable,
     shown,
 )
 from sparseopt.experiments.training.sections import Section
@@ -81,7 +82,9 @@ def simple(value: Any) -> Any:
         return [simple(each) for each in value]
     if isinstance(value, (int, float)) and not abs(value) < 2**63:
         raise ValueError("must be a finite number")
-    if not (value is None or isinstance(value, (str, bool, int, float))):
+    if isinstance(value, str):
+        require_printable(value)
+    elif not (value is None or isinstance(value, (bool, int, float))):
         raise ValueError("must be text, a number, true, false, null, or a list of these")
     return value
 

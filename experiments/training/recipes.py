@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sparseopt.experiments.training.fields import sentences, shown
+from sparseopt.experiments.training.fields import Prose, sentences, shown
 from sparseopt.experiments.training.overrides import (
     KEYS,
     assign,
@@ -96,7 +96,7 @@ class Recipe(Section):
     ['ac-dc_b20_s90_seed0', 'ac-dc_b20_s95_seed0']
     """
 
-    about: str = ""
+    about: Prose = ""
     task: Literal["clicks", "images"]
     data: ClickData | ImageData
     model: Model = Model()

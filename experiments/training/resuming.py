@@ -1,5 +1,7 @@
 """Checkpoints of a run: written between two steps, and found again by the next call.
 
+Nothing in the folder is changed by looking for them; `rewind` does that, when all processes have found the same one.
+
 A run keeps its two newest checkpoints. A file that is damaged is noticed by its checksum and passed over with a
 warning; the run then repeats the steps since the one before it, to the same end.
 """
@@ -7,17 +9,17 @@ warning; the run then repeats the steps since the one before it, to the same end
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from sparseopt.experiments.training.launching import agree
 from sparseopt.nn import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from sparseopt.experiments.training.engine import Trainer
 
-__all__ = ["restore", "save"]
+__all__ = ["restore", "rewind", "save"]
 
 logger = logging.getLogger("sparseopt.experiments")
 
@@ -28,7 +30,9 @@ def save(run: Trainer) -> None:
     Raises
     ------
     OSError
-        When it cannot be written, in every process; the older checkpoints are whole.
+        When it cannot be written; the older checkpoints are whole. All processes end, see `launching.agree`.
+    FloatingPointError
+        When a number in it is not finite, in all processes.
     """
     fabric, path = run.fabric, run.folder.checkpoint(run.step)
     extra = {
@@ -38,29 +42,21 @@ def save(run: Trainer) -> None:
         "counts": run.counts,
         "average": None if run.average is None else dict(run.average.state_dict()),
     }
-    failure: OSError | None = None
-    sharded = run.recipe.hardware.strategy == "fsdp"
-    if fabric.is_global_zero or sharded:
-        try:
+    first, sharded = fabric.is_global_zero, run.recipe.hardware.strategy == "fsdp"
+
+    def write() -> None:
+        with run.folder.writing():
             save_checkpoint(path, run.plain, run.inner, run.sparsifier, run.rates, run.scaler, extra)
-        except OSError as error:
-            failure = error
-    if fabric.world_size > 1:
-        # A process that failed alone would leave the others waiting for it in the next step.
-        said = fabric.broadcast(None if failure is None else str(failure))
-        if said is not None and failure is None:
-            failure = OSError(said)
-    if failure is not None:
-        raise OSError(
-            f"no checkpoint could be written to {path.parent} after step {run.step} ({failure}): make room; the same "
-            "command then goes on from the last one."
-        ) from failure
-    if fabric.is_global_zero:
+
+    # A process that failed alone would leave the others waiting for it in what they do next.
+    agree(fabric, _failure(run.folder.settle) if first else None)
+    agree(fabric, _failure(write) if first or sharded else None)
+    if first:
         run.folder.forget_old_checkpoints()
 
 
 def restore(run: Trainer) -> Path | None:
-    """Continue from the newest whole checkpoint of the folder; None if there is none.
+    """Take the state of the newest whole checkpoint of the folder; None if there is none.
 
     Raises
     ------
@@ -71,9 +67,10 @@ def restore(run: Trainer) -> Path | None:
     for path in run.folder.checkpoints():
         try:
             extra = load_checkpoint(path, run.plain, run.inner, run.sparsifier, run.rates, run.scaler)
-        except ValueError as error:
-            problems.append(str(error))
-            logger.warning("%s Trying the checkpoint before it.", error)
+        except (ValueError, OSError) as error:
+            problems.append(str(error).rstrip("."))
+            if run.fabric.is_global_zero:
+                logger.warning("%s. Trying the checkpoint before it.", problems[-1])
             continue
         _take(run, extra)
         return path
@@ -84,15 +81,24 @@ def restore(run: Trainer) -> Path | None:
     return None
 
 
+def rewind(run: Trainer) -> None:
+    """Let the folder be as it was after the current step: without later lines in tables, and later checkpoints."""
+    run.folder.rewind(run.step)
+    for path in run.folder.checkpoints():
+        if path.name > run.folder.checkpoint(run.step).name:
+            path.unlink()
+
+
+def _failure(action: Callable[[], None]) -> Exception | None:
+    try:
+        action()
+    except (OSError, FloatingPointError) as error:
+        return error
+    return None
+
+
 def _take(run: Trainer, extra: dict[str, Any]) -> None:
     run.step, run.seconds, run.counts = extra["step"], extra["seconds"], list(extra["counts"])
     run.sums = extra["sums"].to(run.fabric.device)
     if run.average is not None:
         run.average.load_state_dict(extra["average"])
-    run.fabric.barrier()
-    if run.fabric.is_global_zero:
-        run.folder.rewind(run.step)
-        for path in run.folder.checkpoints():
-            if path.name > run.folder.checkpoint(run.step).name:
-                path.unlink()
-    torch.manual_seed(run.recipe.training.seed)

@@ -5,7 +5,8 @@
     checkpoint-*.pt      where to go on after a crash             result.json  only of finished runs
 
 Files with one content are replaced whole or not at all. Tables grow line by line; a run that continues at step n drops
-the lines after n first, so that at the end they are those of an uninterrupted run.
+the lines after n first, so that at the end they are those of an uninterrupted run. `settle` puts the lines on the disk:
+they are needed from the moment on when a checkpoint says that the steps before it are done.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,8 +75,27 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Put `text` in the place of the file in one step."""
-        with replacing(self.path / name) as file:
+        with self.writing(), replacing(self.path / name) as file:
             file.write(text.encode("utf-8"))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A full disk becomes a sentence.
+
+        Raises
+        ------
+        OSError
+            With the folder and the remedy.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None:  # it is a sentence already
+                raise
+            raise OSError(
+                f"{self.path} cannot be written to ({os.strerror(error.errno)}): make room; the same command then goes "
+                "on from the last checkpoint."
+            ) from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """The same with JSON; NaN and infinity become null, which JSON has no words for."""
@@ -91,13 +112,15 @@ class RunFolder:
         """One more line of a table; the first one decides the columns."""
         file = self.path / name
         first = not file.is_file() or file.stat().st_size == 0
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(row) if first else self._columns(name), lineterminator="\n")
-        if first:
-            writer.writeheader()
-        writer.writerow(row)
-        with file.open("a", encoding="utf-8", newline="") as out:
-            out.write(text.getvalue())
+        text = _lines([row], list(row) if first else self._columns(name), header=first)
+        with self.writing(), file.open("a", encoding="utf-8", newline="") as out:
+            out.write(text)
+
+    def settle(self) -> None:
+        """Wait until the lines of all tables are on the disk."""
+        for file in self.path.glob("*.csv"):
+            with self.writing(), file.open("rb") as table:
+                os.fsync(table.fileno())
 
     def table(self, name: str) -> list[dict[str, str]]:
         """The lines of a table; the half line that a killed process left is dropped."""
@@ -111,9 +134,10 @@ class RunFolder:
         """Drop the lines after step `step` from all tables; all lines for step 0."""
         for file in sorted(self.path.glob("*.csv")):
             rows = [row for row in self.table(file.name) if 0 < int(row["step"]) <= step]
-            file.unlink()
-            for row in rows:
-                self.add(file.name, row)
+            if rows:
+                self.write(file.name, _lines(rows, list(rows[0]), header=True))
+            else:
+                file.unlink()
 
     def _columns(self, name: str) -> list[str]:
         with (self.path / name).open(encoding="utf-8", newline="") as file:
@@ -132,6 +156,7 @@ class RunFolder:
         ):
             for file in self.path.glob(pattern):
                 file.unlink()
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -148,6 +173,15 @@ class RunFolder:
         for file in self.checkpoints()[keep:]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(file)
+
+
+def _lines(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _finite(value: Any) -> Any:

@@ -63,7 +63,7 @@ class ImageData(Section):
     path : the folder.
     kind : "folder" for DIR/{train,val}/<class>/*, or "cifar".
     size, resize : of the image that the network sees, and of the one that it is cut from in validation.
-    preset : how training images are varied.
+    preset, erasing : how training images are varied, and the probability that a rectangle of one is erased.
     workers : processes that read.
     classes : how many; null counts them.
     test : for "cifar" in the folder cifar10: which encoding of the test images is for validation.
@@ -75,6 +75,7 @@ class ImageData(Section):
     size: Count = 224
     resize: Count = 256
     preset: Literal["none", "basic", "trivial"] = "basic"
+    erasing: Share = 0.0
     workers: Natural = 4
     classes: Count | None = None
     test: Literal["lossless", "jpeg"] = "lossless"

@@ -77,8 +77,12 @@ class Task(Protocol):
         ...
 
 
-def make_task(recipe: Recipe, cache: Path) -> Task:
-    """The task of a recipe; what is read faster in another form is kept in the folder `cache`."""
+def make_task(recipe: Recipe) -> Task:
+    """The task of a recipe.
+
+    What is read faster in another form is kept in the folder `data.cache`, or `output.folder` / "data".
+    """
+    cache = Path(getattr(recipe.data, "cache", None) or Path(recipe.output.folder, "data"))
     if recipe.task == "clicks":
         from sparseopt.experiments.training.click_task import ClickTask
 
@@ -92,3 +96,8 @@ def mean_loss(total: Tensor, count: Tensor, gather: Gather) -> float:
     """The mean over the examples of all processes."""
     sums = gather(torch.stack([total.double(), count.double()])[None]).sum(0)
     return float(sums[0] / sums[1]) if float(sums[1]) > 0.0 else float("nan")
+
+
+def at_least_float(output: Tensor) -> Tensor:
+    """What a network of half precision says, in float32, in which losses are computed."""
+    return output if output.dtype == torch.float64 else output.float()

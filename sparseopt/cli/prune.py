@@ -41,6 +41,7 @@ def add_prune(parser: argparse.ArgumentParser) -> None:
     """Arguments of `sparseopt prune`."""
     _add_recipe(parser, _PRUNE)
     parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="go on with an earlier run (auto)")
+    parser.add_argument("--name", metavar="NAME", help="folder of the run in output.folder (from method, block, ...)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar, no table")
 
 
@@ -60,15 +61,27 @@ def _add_recipe(parser: argparse.ArgumentParser, words: str) -> None:
 
 def run_prune(args: argparse.Namespace) -> Iterator[str]:
     """One run, and what came out."""
+    from sparseopt.experiments.training.engine import Preempted
+    from sparseopt.experiments.training.launching import Elsewhere
     from sparseopt.experiments.training.recipes import read_recipe
     from sparseopt.experiments.training.running import run_recipe
 
-    said: list[str] = []
-    result = run_recipe(read_recipe(args.recipe, args.overrides), None, args.resume, not args.quiet, said.append)
-    yield from said
+    cell = read_recipe(args.recipe, args.overrides).single()
+    try:
+        result = run_recipe(cell.recipe, args.name or cell.name, args.resume, not args.quiet, _say)
+    except Preempted as error:
+        yield str(error)
+        return 143  # as if SIGTERM had ended it at once
+    except Elsewhere:
+        return 0  # the status of the first process counts, and it tells why
     if result is not None and not args.quiet:
         yield from describe(result)
-    return None
+    return 0
+
+
+def _say(sentence: str) -> None:
+    """Print at once what one should know while a long training goes on."""
+    print(sentence, flush=True)
 
 
 def describe(result: dict[str, Any]) -> Iterator[str]:
@@ -76,7 +89,8 @@ def describe(result: dict[str, Any]) -> Iterator[str]:
     if result.get("diverged"):
         yield f"{result['name']} diverged: {result['diverged']}"
         return
-    metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in result["metrics"].items())
+    numbers = {name: float("nan") if value is None else value for name, value in result["metrics"].items()}
+    metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in numbers.items())
     yield f"{result['name']}: {metrics}; {result['steps']} steps in {result['seconds']:.0f} s"
     if result["dropped"]:
         yield f"{100.0 * result['dropped']:.1f} % of the weights in the pruned layers are exactly 0"
