@@ -67,16 +67,16 @@ def panels(quick: bool = False) -> tuple[Panel, ...]:
     small = Setting(n_groups=20, active=3)
     return (
         Panel("n", tuple(one._replace(n=n) for n in (40, 50, 60, 70, 80, 100, 120)), _FAST, 32),
-        Panel("correlation", tuple(one._replace(n=80, **how) for how in correlated), _FAST, 16),
+        Panel("correlation", tuple(one._replace(n=80, **how) for how in correlated), _FAST, 14),
         Panel(
             "map",
             tuple(one._replace(n=n, active=k) for k in (1, 2, 3, 5, 7, 10) for n in (20, 30, 45, 60, 80, 110, 150)),
             _FEW,
-            16,
+            14,
         ),
         Panel("noise", tuple(one._replace(n=80, snr=snr) for snr in (0.5, 1.0, 2.0, 20.0)), _FEW, 24),
         Panel("exact", tuple(small._replace(n=n) for n in (24, 30, 40)), (*_FEW, "exact"), 16),
-        Panel("searched", (one,), (*SEARCHED, "lambertw", "expm1", "l2"), 4),
+        Panel("searched", (one,), (*SEARCHED, "lambertw", "expm1", "l2"), 3),
     )
 
 
@@ -84,11 +84,12 @@ def panels(quick: bool = False) -> tuple[Panel, ...]:
 
 
 class Outcome(NamedTuple):
-    """A method on one problem. without: no solution has exactly k groups; short: none has k or more."""
+    """A method on one problem; without, short, cut: no solution has exactly k groups, k, as many as ebic looks at."""
 
     scores: dict[str, Score]
     without: bool
     short: bool
+    cut: bool
     inaccurate: int
     seconds: float
 
@@ -110,6 +111,7 @@ def outcomes(setting: Setting, seed: int, methods: Sequence[str]) -> dict[str, O
                 judge(made, trace.coefs, refits),
                 without=setting.active not in trace.n_active,
                 short=most < setting.active,
+                cut=most < min(largest_size(made.problem), setting.n_groups),
                 inaccurate=sum(not status.ok for status in trace.statuses),
                 seconds=seconds,
             )
@@ -166,6 +168,7 @@ def _row(panel: str, setting: Setting, name: str, rule: str, mine: Sequence[Mapp
         like_omp=like_omp,
         without=sum(result.without for result in results),
         short=sum(result.short for result in results),
+        cut=sum(result.cut for result in results),
         inaccurate=sum(result.inaccurate for result in results),
         seconds=round(float(np.median([result.seconds for result in results])), 5),
     )
@@ -205,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add, names = parser.add_argument, list(METHODS)
     add("--quick", action="store_true", help="small problems, five methods: seconds")
     add("--methods", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    add("--seeds", type=int, metavar="N", help="problems per setting (default: by panel, 4 to 32)")
+    add("--seeds", type=int, metavar="N", help="problems per setting (default: by panel, 3 to 32)")
     add("--jobs", type=int, default=1, metavar="N", help="processes (default 1)")
     add("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     add("--figures", type=Path, metavar="FOLDER", help="draw into this folder")

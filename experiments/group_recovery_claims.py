@@ -7,12 +7,13 @@ the strongest of each kind, a fifth of all at most.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from math import ceil, inf, log, sqrt
 from typing import NamedTuple
 
-from sparseopt.experiments.group_recovery_report import Row, ceiling, half, paired
+from sparseopt import REGULARIZERS
+from sparseopt.experiments.group_recovery_report import Row, ceiling, half, paired, reached
 
 __all__ = ["Claim", "claims", "conclusions", "strongest"]
 
@@ -20,9 +21,10 @@ MOST = 16  # conclusions that a reader takes in
 
 
 class Claim(NamedTuple):
-    """A sentence, what kind of question it answers, and its weight: see the top of this file."""
+    """A sentence; what kind of question it answers, about which method, and its weight: see the top of this file."""
 
     kind: str
+    about: str
     weight: float
     text: str
 
@@ -36,12 +38,24 @@ def conclusions(rows: Sequence[Row]) -> str:
 
 
 def strongest(found: Sequence[Claim], share: float = 0.2, most: int = MOST) -> list[Claim]:
-    """A share of the claims, `most` of them at most: the strongest of every kind, then the second of every kind, ..."""
+    """A share of the claims, `most` of them at most.
+
+    The strongest of every kind, then the second of every kind, and so on; a method of which something is said already
+    counts half, a third, ... as much.
+    """
     kinds: dict[str, list[Claim]] = {}
     for claim in sorted(found, key=lambda claim: -claim.weight):
         kinds.setdefault(claim.kind, []).append(claim)
-    rounds = [claim for row in zip_longest(*kinds.values()) for claim in row if claim is not None]
-    return rounds[: min(most, ceil(share * len(found)))]
+    chosen: list[Claim] = []
+    said: Counter[str] = Counter()
+    while len(chosen) < min(most, ceil(share * len(found))):
+        for left in kinds.values():
+            if left and len(chosen) < min(most, ceil(share * len(found))):
+                claim = max(left, key=lambda claim: claim.weight / (1 + said[claim.about]))
+                left.remove(claim)
+                chosen.append(claim)
+                said[claim.about] += 1
+    return chosen
 
 
 def claims(rows: Sequence[Row]) -> list[Claim]:
@@ -49,7 +63,7 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     found: list[Claim] = []
     for make in (_transition, _composite, _rules, _unknown, _validation, _same, _failures, _limit, _paths, _bias):
         found += make([row for row in rows if row.panel == "n"])
-    return [*found, *_correlation(rows), *_scaling(rows), *_noise(rows), *_exact(rows)]
+    return [*found, *_correlation(rows), *_against(rows), *_scaling(rows), *_noise(rows), *_exact(rows)]
 
 
 Curves = dict[tuple[str, str], list[Row]]
@@ -71,23 +85,18 @@ def _percent(bits: str) -> str:
     return f"{100.0 * bits.count('1') / len(bits):.0f} %"
 
 
-def _reached(rows: Sequence[Row]) -> str:
-    x = [row.setting["n"] for row in rows]
-    n = half(x, [row.rate for row in rows])
-    return f"fewer than {x[0]}" if n == -inf else f"more than {x[-1]}" if n == inf else f"{n:.0f}"
-
-
 def _transition(rows: Sequence[Row]) -> Iterator[Claim]:
     curves = _curves(rows)
     base = curves.get(("l2", "best"))
     for (name, rule), mine in curves.items():
-        if rule == "best" and name != "l2" and base is not None:
+        if rule == "best" and name != "l2" and base is not None and not all(row.short for row in mine):
             wins, losses, z = paired(_bits(mine), _bits(base))
             yield Claim(
                 "transition",
+                name,
                 abs(z),
-                f"With k known (best), {name} needs {_reached(mine)} samples for 50 % exact recovery, the group lasso "
-                f"{_reached(base)}: over all n {_percent(_bits(mine))} against {_percent(_bits(base))}; {wins} "
+                f"With k known (best), {name} needs n = {reached(mine)} for 50 % exact recovery, the group lasso "
+                f"{reached(base)}: over all n {_percent(_bits(mine))} against {_percent(_bits(base))}; {wins} "
                 f"problems are solved by {name} alone, {losses} by the group lasso alone.",
             )
 
@@ -100,6 +109,7 @@ def _composite(rows: Sequence[Row]) -> Iterator[Claim]:
             wins, losses, z = paired(_bits(mine), _bits(plain))
             yield Claim(
                 "composite",
+                name,
                 abs(z),
                 f"By the rule {rule}, problem (1) with q = {name.removeprefix('composite-')} recovers "
                 f"{_percent(_bits(mine))} against {_percent(_bits(plain))} of the separable penalty ({wins} won, "
@@ -115,6 +125,7 @@ def _rules(rows: Sequence[Row]) -> Iterator[Claim]:
             _, _, z = paired(_bits(pool), _bits(mine))
             yield Claim(
                 "rules",
+                name,
                 abs(z),
                 f"The first k groups on the path of {name} are the true ones in {_percent(_bits(mine))} of the "
                 f"problems; the best k that any solution of the path names, in {_percent(_bits(pool))}.",
@@ -129,9 +140,10 @@ def _unknown(rows: Sequence[Row]) -> Iterator[Claim]:
             _, _, z = paired(_bits(known), _bits(mine))
             yield Claim(
                 "unknown k",
+                name,
                 abs(z),
                 f"Not knowing k costs {name} {_percent(_bits(known))} -> {_percent(_bits(mine))} of exact recoveries "
-                f"with EBIC; 50 % need {_reached(mine)} samples instead of {_reached(known)}.",
+                f"with EBIC; 50 % need n = {reached(mine)} instead of {reached(known)}.",
             )
 
 
@@ -144,6 +156,7 @@ def _validation(rows: Sequence[Row]) -> Iterator[Claim]:
             _, _, z = paired(_bits(other), _bits(mine))
             yield Claim(
                 "validation",
+                name,
                 abs(z),
                 f"Chosen by validation error at n = {last.setting['n']}, {name} keeps {last.groups[0]:.1f} groups "
                 f"where {k} are true; over all n it is exact in {_percent(_bits(mine))} of the problems, by EBIC in "
@@ -157,16 +170,17 @@ def _same(rows: Sequence[Row]) -> Iterator[Claim]:
             same, total = sum(row.like_omp or 0 for row in mine), sum(row.seeds for row in mine)
             other = total - same
             weight = sqrt(total) if not other else abs(same - other) / sqrt(total)
-            yield Claim("same", weight, f"{name} chooses the k groups of omp in {same} of {total} problems.")
+            yield Claim("same", name, weight, f"{name} chooses the k groups of omp in {same} of {total} problems.")
 
 
 def _failures(rows: Sequence[Row]) -> Iterator[Claim]:
     for (name, rule), mine in _curves(rows).items():
         failed = sum(row.exact.count("0") for row in mine)
-        if rule == "best" and failed:
+        if rule == "best" and failed and not any(row.short for row in mine):
             better = sum(row.better.count("1") for row in mine)
             yield Claim(
                 "failures",
+                name,
                 abs(2 * better - failed) / sqrt(failed),
                 f"When {name} (best) misses the true groups, its own k groups fit the samples at least as well in "
                 f"{100.0 * better / failed:.0f} % of {failed} failures"
@@ -181,6 +195,7 @@ def _limit(rows: Sequence[Row]) -> Iterator[Claim]:
         if bound < 1.0:
             yield Claim(
                 "limit",
+                "splicing",
                 4.0 * bound * (1.0 - bound) * sqrt(row.seeds),
                 f"At n = {n} some method came upon {row.setting['active']} wrong groups that fit as well as the true "
                 f"ones in {100.0 * (1.0 - bound):.0f} % of the problems: the exact search would find the truth in "
@@ -190,18 +205,30 @@ def _limit(rows: Sequence[Row]) -> Iterator[Claim]:
 
 def _paths(rows: Sequence[Row]) -> Iterator[Claim]:
     for (name, rule), mine in _curves(rows).items():
-        total = sum(row.seeds for row in mine)
+        total, k = sum(row.seeds for row in mine), mine[0].setting["active"]
         for text, count in (
-            ("as many as k groups", sum(row.short for row in mine)),
-            ("exactly k groups", sum(row.without for row in mine)),
+            (f"as many as {k} groups", sum(row.short for row in mine)),
+            (f"exactly {k} groups", sum(row.without for row in mine)),
         ):
             if rule == "first" and count:
                 yield Claim(
                     "paths",
+                    name,
                     sqrt(total) * count / total,
-                    f"No solution on the path of {name} has {text} in {100.0 * count / total:.0f} % of the problems; "
-                    f"its first k are the true ones in {_percent(_bits(mine))}.",
+                    f"No solution on the path of {name} has {text} in {100.0 * count / total:.0f} % of the problems"
+                    f"{_ceiling_of(mine[0])}; its first {k} are the true ones in {_percent(_bits(mine))}.",
                 )
+
+
+def _ceiling_of(row: Row) -> str:
+    """Why problem (1) with a bounded q cannot hold k groups, if it cannot."""
+    q, k = (
+        REGULARIZERS[row.method.removeprefix("composite-")] if row.family != "selector" else None,
+        row.setting["active"],
+    )
+    if q is None or row.family != "composite" or k * q.value(1.0) < q.ceiling():
+        return ""
+    return f" ({k} groups of norm 1 cost {k} q(1) = {k * q.value(1.0):.2f}, the ceiling of q is {q.ceiling():.2f})"
 
 
 def _bias(rows: Sequence[Row]) -> Iterator[Claim]:
@@ -211,6 +238,7 @@ def _bias(rows: Sequence[Row]) -> Iterator[Claim]:
             gap, noise = last.error[0] - last.refitted[0], sqrt(last.error[1] ** 2 + last.refitted[1] ** 2)
             yield Claim(
                 "bias",
+                name,
                 abs(gap) / max(noise, 1e-3),
                 f"On the groups that EBIC takes at n = {last.setting['n']}, the coefficients of {name} are off by "
                 f"{100.0 * last.error[0]:.0f} % of ||w||; refitted, by {100.0 * last.refitted[0]:.0f} %.",
@@ -221,17 +249,36 @@ def _correlation(rows: Sequence[Row]) -> Iterator[Claim]:
     for (name, rule), mine in _curves([row for row in rows if row.panel == "correlation"]).items():
         for row in mine:
             plain = _independent(rows, row)
-            if rule == "best" and plain is not None:
+            if rule in ("first", "best") and plain is not None:
                 kind, rho = max((row.setting[key], key) for key in ("within", "between"))[::-1]
                 pooled = (row.rate * row.seeds + plain.rate * plain.seeds) / (row.seeds + plain.seeds)
                 noise = sqrt(max(pooled * (1.0 - pooled), 1e-4) * (1.0 / row.seeds + 1.0 / plain.seeds))
                 where = "inside groups" if kind == "within" else "of neighbouring groups"
                 yield Claim(
                     "correlation",
+                    name,
                     abs(plain.rate - row.rate) / noise,
-                    f"At n = {row.setting['n']} a correlation of {rho:g} {where} takes {name} (best) from "
+                    f"At n = {row.setting['n']} a correlation of {rho:g} {where} takes {name} ({rule}) from "
                     f"{_percent(plain.exact)} to {_percent(row.exact)} exact recovery.",
                 )
+
+
+def _against(rows: Sequence[Row]) -> Iterator[Claim]:
+    curves = _curves([row for row in rows if row.panel == "correlation"])
+    for (name, rule), mine in curves.items():
+        base = curves.get(("l2", rule))
+        if rule == "first" and name != "l2" and base is not None:
+            for kind, where in (("within", "inside groups"), ("between", "of neighbouring groups")):
+                pairs = [(row, other) for row, other in zip(mine, base, strict=True) if row.setting[kind]]
+                if pairs:
+                    own, others = (_bits(side) for side in zip(*pairs, strict=True))
+                    yield Claim(
+                        "against",
+                        name,
+                        abs(paired(own, others)[2]),
+                        f"Under correlation {where} the first k groups of {name} are the true ones in {_percent(own)}, "
+                        f"those of the group lasso in {_percent(others)} of the problems.",
+                    )
 
 
 def _independent(rows: Sequence[Row], correlated: Row) -> Row | None:
@@ -254,6 +301,7 @@ def _scaling(rows: Sequence[Row]) -> Iterator[Claim]:
             n_groups = mine[0].setting["n_groups"]
             yield Claim(
                 "scaling",
+                name,
                 2.0 * abs(log(found[last] / found[first])) * sqrt(mine[0].seeds),
                 f"50 % recovery by {name} (best) takes {found[first]:.1f} k log p samples with k = {first} true groups "
                 f"and {found[last]:.1f} k log p with k = {last} (p = {n_groups} groups).",
@@ -269,6 +317,7 @@ def _noise(rows: Sequence[Row]) -> Iterator[Claim]:
             z, row, other = max(gains, key=lambda gain: abs(gain[0]))
             yield Claim(
                 "noise",
+                name,
                 abs(z),
                 f"{name} (best) differs most from the group lasso at a signal-to-noise ratio of "
                 f"{row.setting['snr']:g}: {_percent(row.exact)} against {_percent(other.exact)} at "
@@ -286,8 +335,9 @@ def _exact(rows: Sequence[Row]) -> Iterator[Claim]:
             total = len(_bits(mine))
             yield Claim(
                 "exact",
+                name,
                 abs(wins + losses) / sqrt(total) if wins + losses else sqrt(total) / 2.0,
                 f"On the small problems the exact search finds the true groups in {_percent(_bits(proved))}, {name} "
-                f"(best) in {_percent(_bits(mine))}; they disagree about {wins + losses} of {total} problems; "
-                f"{unproved} optima are not proved.",
+                f"(best) in {_percent(_bits(mine))}; {name} alone is right in {wins} of {total} problems, the "
+                f"exact search alone in {losses}; {unproved} optima are not proved.",
             )

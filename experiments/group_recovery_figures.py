@@ -87,7 +87,7 @@ def draw_curves(rows: Sequence[Row], figure: Any) -> None:
         top.set_xlabel(f"{FAMILIES[family]}\nn / (k log p)", fontsize=SMALL + 2.0)
         axes[-1, j].set_xlabel("n, samples")
         axes[-1, j].legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, fontsize=SMALL, frameon=False, handlelength=2.6
+            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=SMALL, frameon=False, handlelength=2.6
         )
     figure.suptitle(
         f"{setting['active']} of {setting['n_groups']} groups of {setting['size']} matter, independent columns, "
@@ -129,12 +129,15 @@ def _reference(ax: Any, rows: Sequence[Row], colour: str, width: float) -> None:
 
 def draw_map(rows: Sequence[Row], figure: Any) -> None:
     """Recovery by n and k, rule best; each panel with its own line of 50 % and, dashed, that of splicing."""
+    from matplotlib.patheffects import withStroke
+
     rows = [row for row in rows if row.rule == "best"]
     names = list(dict.fromkeys(row.method for row in rows))
     across = min(3, len(names))
     down = -(-len(names) // across)
     figure.set_size_inches(1.5 + 4.0 * across, 0.9 + 3.5 * down)
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+    short = {(row.method, row.setting["active"], row.setting["n"]): row.short for row in rows}
     n, k, shares = _grid([row for row in rows if row.method == "splicing"] or rows[: len(rows) // len(names)])
     for ax, name in zip(axes, names, strict=False):
         _, _, mine = _grid([row for row in rows if row.method == name])
@@ -144,7 +147,9 @@ def draw_map(rows: Sequence[Row], figure: Any) -> None:
                 ax.contour(values, levels=[0.5], colors="white", linewidths=5.0, alpha=0.55, linestyles="-")
                 ax.contour(values, levels=[0.5], colors="#D55E00" if style == "-" else "black", linestyles=[style])
         for (i, j), share in np.ndenumerate(mine):
-            ax.text(j, i - 0.33, f"{100 * share:.0f}", ha="center", fontsize=6.5, color=_ink(share))
+            text = f"{100 * share:.0f}" + "*" * bool(short[name, k[i], n[j]])
+            outline = [withStroke(linewidth=2.0, foreground="black" if _ink(share) == "white" else "white")]
+            ax.text(j, i - 0.38, text, ha="center", fontsize=7.0, color=_ink(share), path_effects=outline, zorder=5)
         ax.set_title(name, fontsize=SMALL + 2.0)
         ax.set_xticks(range(len(n)), [str(value) for value in n], fontsize=SMALL)
         ax.set_yticks(range(len(k)), [str(value) for value in k], fontsize=SMALL)
@@ -160,7 +165,8 @@ def draw_map(rows: Sequence[Row], figure: Any) -> None:
     figure.suptitle(
         f"k of {setting['n_groups']} groups of {setting['size']}, signal-to-noise ratio {setting['snr']:g}, "
         f"{rows[0].seeds} problems per cell; per cent in cells\n"
-        "50 % line: orange of this method, black dashes of splicing",
+        "50 % line: orange of this method, black dashes of splicing"
+        + ("; * some paths have no solution with k groups" if any(short.values()) else ""),
         fontsize=SMALL + 2.0,
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
-__all__ = ["Row", "ceiling", "half", "paired", "table", "tables", "wilson"]
+__all__ = ["Row", "ceiling", "half", "needed", "paired", "reached", "table", "tables", "wilson"]
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Row:
 
     exact, better : a digit per seed, see `Score`
     true, false, groups, error, refitted : mean and its standard error
-    like_omp : problems with the same choice as omp; without : no solution of the path has exactly k groups; short :
-    none has k or more; inaccurate : solutions that missed their tolerance, over all problems; seconds : of the CPU, the
-    median of a path
+    like_omp : problems with the same choice as omp; without, short, cut : problems in which no solution of the path has
+    exactly k groups, k or more, as many as ebic looks at; inaccurate : solutions that missed their tolerance, over all
+    problems; seconds : of the CPU, the median of a path
     """
 
     panel: str
@@ -36,6 +36,7 @@ class Row:
     like_omp: int | None
     without: int
     short: int
+    cut: int
     inaccurate: int
     seconds: float
 
@@ -111,16 +112,36 @@ def ceiling(rows: Sequence[Row]) -> float:
 def table(rows: Sequence[Row], rule: str) -> str:
     """Share of exact recoveries in per cent: a line per method, best first, and a column per setting."""
     shown = [row for row in rows if row.rule == rule]
-    columns = list(dict.fromkeys(_label(row.setting, shown) for row in shown))
-    cells = {(row.method, _label(row.setting, shown)): row for row in shown}
-    methods = dict.fromkeys(row.method for row in shown)
-    total = {name: sum(row.rate for row in shown if row.method == name) for name in methods}
+    cells = {(row.method, _label(row.setting, shown)): f"{100.0 * row.rate:.0f}" for row in shown}
+    return _aligned(shown, list(dict.fromkeys(_label(row.setting, shown) for row in shown)), cells)
+
+
+def needed(rows: Sequence[Row], rule: str) -> str:
+    """The n at which half of the recoveries are exact: a line per method, best first, and a column per k."""
+    shown = [row for row in rows if row.rule == rule]
+    columns: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(shown, key=lambda row: int(row.setting["active"])):
+        columns.setdefault((row.method, f"k={row.setting['active']}"), []).append(row)
+    return _aligned(
+        shown, list(dict.fromkeys(label for _, label in columns)), {at: reached(c) for at, c in columns.items()}
+    )
+
+
+def reached(rows: Sequence[Row]) -> str:
+    """The n at which half of the recoveries are exact, or on which side of those tried it lies."""
+    x = [row.setting["n"] for row in rows]
+    n = half(x, [row.rate for row in rows])
+    return f"<{x[0]}" if n == -inf else f">{x[-1]}" if n == inf else f"{n:.0f}"
+
+
+def _aligned(rows: Sequence[Row], columns: Sequence[str], cells: Mapping[tuple[str, str], str]) -> str:
+    methods = dict.fromkeys(row.method for row in rows)
+    total = {name: sum(row.rate for row in rows if row.method == name) for name in methods}
     width, space = max(len(name) for name in methods), [max(6, len(column) + 2) for column in columns]
     lines = [" " * width + "".join(column.rjust(room) for column, room in zip(columns, space, strict=True))]
     for name in sorted(methods, key=lambda name: -total[name]):
-        known = (cells.get((name, column)) for column in columns)
-        texts = ["-" if row is None else f"{100.0 * row.rate:.0f}" for row in known]
-        lines.append(name.ljust(width) + "".join(text.rjust(room) for text, room in zip(texts, space, strict=True)))
+        texts = (cells.get((name, column), "-").rjust(room) for column, room in zip(columns, space, strict=True))
+        lines.append(name.ljust(width) + "".join(texts))
     return "\n".join(lines)
 
 
@@ -141,7 +162,7 @@ def _details(rows: Sequence[Row]) -> str:
         f"{'':{width}}  {'exact, per cent, with 95 % interval':^39}  {'ebic':^28}  {'validation':^28}",
         f"{'':{width}}{'first':>14}{'best':>14}{'ebic':>14}"
         + f"{'found':>7}{'wrong':>7}{'error':>7}{'refit':>7}" * 2
-        + f"{'jumps':>7}{'short':>7}{'ms':>7}",
+        + f"{'jumps':>7}{'short':>7}{'cut':>7}{'ms':>7}",
     ]
     for name in sorted(methods, key=lambda name: -cells[name, "best"].rate):
         line = name.ljust(width)
@@ -152,7 +173,7 @@ def _details(rows: Sequence[Row]) -> str:
         for rule in ("ebic", "validation"):
             row = cells[name, rule]
             line += f"{row.true[0]:>7.2f}{row.false[0]:>7.3f}{row.error[0]:>7.2f}{row.refitted[0]:>7.2f}"
-        lines.append(line + f"{row.without:>7}{row.short:>7}{1e3 * row.seconds:>7.0f}")
+        lines.append(line + f"{row.without:>7}{row.short:>7}{row.cut:>7}{1e3 * row.seconds:>7.0f}")
     return "\n".join(lines)
 
 
@@ -162,15 +183,18 @@ def tables(rows: Sequence[Row]) -> str:
     for panel in dict.fromkeys(row.panel for row in rows):
         mine = [row for row in rows if row.panel == panel]
         for rule in ("first", "best", "ebic"):
-            if any(row.rule == rule for row in mine):
+            if any(row.rule == rule for row in mine) and panel == "map":
+                parts.append(f"{panel}, rule {rule}: samples for 50 % exact recovery\n{needed(mine, rule)}")
+            elif any(row.rule == rule for row in mine):
                 parts.append(f"{panel}, rule {rule}: exact recoveries in per cent\n{table(mine, rule)}")
     curve = [row for row in rows if row.panel == "n"]
     if curve:
         n = _pivot(curve)
         parts.append(
-            f"n = {n}: found = share of the true groups, wrong = share of the others, error = ||v - w|| / ||w||,\n"
-            f"jumps and short = problems of {curve[0].seeds} whose path has no solution with k groups, none with k or "
-            "more\n" + _details([row for row in curve if row.setting["n"] == n])
+            f"n = {n}: found = share of the true groups, wrong = share of the others, error = ||v - w|| / ||w||;\n"
+            f"jumps, short, cut = problems of {curve[0].seeds} whose path has no solution with k groups, k or more, "
+            "as many as\nebic looks at; ms = milliseconds of a CPU for a path\n"
+            + _details([row for row in curve if row.setting["n"] == n])
         )
     return "\n\n".join(parts)
 

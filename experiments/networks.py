@@ -115,6 +115,8 @@ class ClickModel(nn.Module):
     dropout : float
         Probability with which an output of a hidden layer is dropped in training. The names of the layers are the same
         with and without it.
+    spread : float
+        Standard deviation of the numbers in fresh embeddings. Torch's own 1 is large for networks of this kind.
     """
 
     starts: Tensor
@@ -126,6 +128,7 @@ class ClickModel(nn.Module):
         hidden: Sequence[int] = (),
         numbers: int = 0,
         dropout: float = 0.0,
+        spread: float = 1.0,
     ) -> ClickModel:
         # A forward with an optional argument would be no network of one input: compression does not fuse such.
         return super().__new__(_NumbersToo if numbers and cls is ClickModel else cls)
@@ -137,6 +140,7 @@ class ClickModel(nn.Module):
         hidden: Sequence[int] = (400, 400, 400),
         numbers: int = 0,
         dropout: float = 0.0,
+        spread: float = 1.0,
     ) -> None:
         super().__init__()
         if numbers < 0:
@@ -146,6 +150,8 @@ class ClickModel(nn.Module):
         starts = torch.tensor([0, *vocabulary[:-1]]).cumsum(0)
         self.register_buffer("starts", starts, persistent=False)
         self.embedding = nn.Embedding(sum(vocabulary), width)
+        with torch.no_grad():
+            self.embedding.weight *= spread
         sizes = [width * len(vocabulary) + numbers, *hidden]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):

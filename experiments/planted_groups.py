@@ -11,7 +11,7 @@ see the same of every method:
     first       k known: the first solution with exactly k groups; if none has k, the k largest of the first with more
     best        k known: the k largest groups of every solution with at least k; those with the least refitted loss
     ebic        k unknown: least n log(loss) + log(n) df + 2 log C(n_groups, groups) after an unpenalised refit, among
-                solutions with at most n / (2 size) groups
+                solutions with at most n / (2 size) groups; the least shrunk solution with these groups
     validation  k unknown: least squared error on n fresh samples, by the coefficients as they are
 """
 
@@ -32,9 +32,9 @@ from sparseopt.selection import refit
 from sparseopt.solution import ConvergenceWarning, Path
 
 __all__ = ["METHODS", "RULES", "Method", "Planted", "Refits", "Score", "Setting", "judge", "largest_size", "measure"]
-__all__ += ["planted"]
+__all__ += ["STEPS", "planted"]
 
-LAMS, RATIO, TOL, EPOCHS = 40, 0.01, 1e-4, 1000
+STEPS, TOL, EPOCHS = 39, 1e-4, 1000
 EXACT_SECONDS = 10.0
 RULES = ("first", "best", "ebic", "validation")
 
@@ -98,8 +98,10 @@ def planted(setting: Setting, seed: int) -> Planted:
 class Method:
     """A way to a path.
 
-    Regularizers have their default parameters and the same relative grid: LAMS values of lam from their own lam_max to
-    RATIO of it. "composite" is problem (1) of the paper. Selectors give one choice for each number of groups.
+    Regularizers have their default parameters and the same steps from one lam to the next, STEPS for two decades below
+    their own lam_max. "composite" is problem (1) of the paper, and has four decades: with k active groups it weighs on
+    each like the separable penalty with q'(0) / q'(R) times its lam, R = q^-1(sum of q). Two decades would end some
+    paths at k groups or below, and so tell ebic the answer. Selectors give one choice for each number of groups.
 
     family : "penalty", "composite" or "selector"
     name, options : of the regularizer, or of the selector
@@ -123,7 +125,15 @@ class Method:
                 composite=self.family == "composite",
                 intercept=False,
             )
-            return path(penalised, n_lams=LAMS, ratio=RATIO, tol=TOL, max_epochs=EPOCHS, progress=False)
+            twice = 2 if self.family == "composite" else 1
+            return path(
+                penalised,
+                n_lams=twice * STEPS + 1,
+                ratio=0.01**twice,
+                tol=TOL,
+                max_epochs=EPOCHS,
+                progress=False,
+            )
 
 
 _VARIANTS: dict[str, Mapping[str, Any]] = {
@@ -224,7 +234,7 @@ def judge(made: Planted, coefs: Array, refits: Refits) -> dict[str, Score]:
     taken = {
         "first": (first, k),
         "best": (best, k),
-        "ebic": (int(np.argmin(criteria)), every),
+        "ebic": (int(np.flatnonzero(criteria == np.min(criteria))[-1]), every),
         "validation": (int(np.argmin(squares)), every),
     }
     return {rule: _score(made, coefs[i], largest(i, number), refits) for rule, (i, number) in taken.items()}

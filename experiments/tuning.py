@@ -3,15 +3,17 @@
     python -m sparseopt.experiments.tuning criteo-laptop data=DIR --jobs 2 --json tuning.json
 
 The recipe is for one training; the candidates lie beside it in recipes/tuning, or in the file that --candidates names:
-the conditions of tuning, and a list of settings for each method,
+the conditions of tuning, settings that all methods try, and for each method settings of its own,
 
     at: {pruning.block: 10, pruning.sparsity: 0.95, data.holdout: 0.1}
     seeds: [100, 101]
-    candidates: {magnitude: [{training.lr: 0.001}, ...], ac/dc: [...]}
+    common: [{training.lr: 0.02}, {training.lr: 0.003}]
+    own: {magnitude: [{...}, {...}], ac/dc: [{...}, {...}]}
 
-Every candidate is trained with every seed; the best mean wins, the first of equals. All methods must have equally many
-candidates. The validation examples are never read: with `data.holdout` a share of the training examples takes their
-place, and seeds are not used again. Finished trainings are not repeated.
+A candidate is one of the common settings with one of the method's own. Every candidate is trained with every seed; the
+best mean wins, the first of equals. All methods must have equally many candidates. The validation examples are never
+read: with `data.holdout` a share of the training examples takes their place, and seeds are not used again. Finished
+trainings are not repeated.
 """
 
 from __future__ import annotations
@@ -32,9 +34,7 @@ from sparseopt.experiments.training.overrides import parsed
 from sparseopt.experiments.training.recipes import Cell, Recipe, read_recipe
 from sparseopt.experiments.training.sweeping import run_sweep
 
-__all__ = ["best", "main", "read_candidates", "trials"]
-
-Candidates = Mapping[str, Sequence[Mapping[str, Any]]]
+__all__ = ["best", "candidates", "main", "read_candidates", "trials"]
 
 
 def read_candidates(file: str) -> dict[str, Any]:
@@ -46,9 +46,9 @@ def read_candidates(file: str) -> dict[str, Any]:
         When methods have different numbers of candidates, or nothing is held out.
     """
     found = parsed(Path(file).read_text(encoding="utf-8"), file)
-    if not isinstance(found, dict) or set(found) != {"at", "seeds", "candidates"}:
-        raise ValueError(f"{file} is no file of candidates: it has the keys at, seeds and candidates, and no others.")
-    counts = {method: len(each) for method, each in found["candidates"].items()}
+    if not isinstance(found, dict) or set(found) != {"at", "seeds", "common", "own"}:
+        raise ValueError(f"{file} is no file of candidates: it has the keys at, seeds, common and own, and no others.")
+    counts = {method: len(each) for method, each in found["own"].items()}
     if len(set(counts.values())) != 1:
         raise ValueError(f"{file} has different numbers of candidates ({counts}): give every method as many.")
     if not found["at"].get("data.holdout"):
@@ -56,10 +56,22 @@ def read_candidates(file: str) -> dict[str, Any]:
     return found
 
 
+def candidates(asked: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The settings that are tried for each method.
+
+    >>> candidates({"common": [{"a": 1}, {"a": 2}], "own": {"m": [{"b": 3}]}})
+    {'m': [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]}
+    """
+    return {
+        method: [{**shared, **settings} for settings in own for shared in asked["common"]]
+        for method, own in asked["own"].items()
+    }
+
+
 def trials(recipe: Recipe, asked: Mapping[str, Any]) -> Iterator[tuple[str, int, Cell]]:
     """(method, number of the candidate, training) of everything that is to be run."""
-    for method, candidates in asked["candidates"].items():
-        for number, candidate in enumerate(candidates):
+    for method, tried in candidates(asked).items():
+        for number, candidate in enumerate(tried):
             for seed in asked["seeds"]:
                 values = {**asked["at"], "pruning.method": method, "training.seed": seed, **candidate}
                 changes = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
@@ -88,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     metric, smaller = ("valid_loss", True) if recipe.task == "clicks" else ("valid_accuracy", False)
     runs = {cell.name: (method, number, cell) for method, number, cell in trials(recipe, asked)}
     scores: dict[str, dict[int, list[float]]] = {
-        method: {number: [] for number in range(len(each))} for method, each in asked["candidates"].items()
+        method: {number: [] for number in range(len(each))} for method, each in candidates(asked).items()
     }
     for outcome in run_sweep([cell for _, _, cell in runs.values()], options.jobs):
         method, number, _ = runs[outcome.name]
@@ -109,7 +121,7 @@ def _result(
     for method, found in scores.items():
         tried = [
             {"settings": settings, "scores": [round(x, 5) if x == x else None for x in sorted(found[number])]}
-            for number, settings in enumerate(asked["candidates"][method])
+            for number, settings in enumerate(candidates(asked)[method])
         ]
         methods[method] = {"best": best(found, smaller), "tried": tried}
     return {"metric": metric, "at": asked["at"], "seeds": asked["seeds"], "methods": methods}

@@ -19,7 +19,17 @@ __all__ = ["Parser", "add_parameters", "columns", "import_from_here", "named_num
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors as one sentence, without the usage."""
+    """Errors as one sentence, without the usage. The words of a list `overrides` may stand after options as well."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments; argparse itself fills a list of words once, and does not know those after an option."""
+        found, rest = self.parse_known_args(args, namespace)
+        words: list[str] | None = getattr(found, "overrides", None)
+        if words is not None and not any(word.startswith("-") for word in rest):
+            words.extend(rest)
+        elif rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help).")

@@ -36,7 +36,7 @@ import numpy as np
 
 from sparseopt.experiments.clicks import conversion, staging, vocabulary
 from sparseopt.experiments.clicks.columns import ColumnsWriter
-from sparseopt.experiments.clicks.raw import parsed
+from sparseopt.experiments.clicks.lines import parsed
 from sparseopt.experiments.clicks.synthetic import write_raw
 
 ROWS = 400  # of a staged part

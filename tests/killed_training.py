@@ -7,9 +7,9 @@
     stop:K                    SIGTERM in step K
     damage:HOW                the newest checkpoint is damaged (flip, cut), or all are (all)
     limit:WHAT:K              at the K-th call of WHAT no file can grow any more; then there is room again
-    space:SIZE                FOLDER is a disk that is full; then it is remounted with SIZE
+    space:SIZE                the run is on a disk of that size, which is full; then there is room again
     truncated                 the raw file is cut short
-    wrong:HOW                 a deliberately wrong implementation is killed in step 13 and goes on
+    wrong:HOW                 a deliberately wrong implementation goes on with a run that was killed in step 13
 
 Calls are counted, so nothing depends on how fast anything is. Every task reports what was said, the exit statuses, and
 in what the end differs from that of a run in one go: {"statuses": [...], "said": ..., "differs": [...]}.
@@ -24,6 +24,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,12 +34,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import torch
-from training_cases import CHECKPOINT, NAME, different, forked, outcome, status_of, write_recipe, write_rows
+from training_cases import CHECKPOINT, NAME, Forked, different, outcome, write_recipe, write_rows
 
-from sparseopt.experiments.training import engine, finishing, resuming, run_folder, running
+from sparseopt.experiments.clicks import conversion
+from sparseopt.experiments.training import click_task, engine, finishing, resuming, run_folder, running
 from sparseopt.nn import wholefile
 
 torch.set_num_threads(1)
+IMPORTED = click_task, conversion  # what the forked processes would import, each for itself
 Action = Callable[[], None]
 
 
@@ -102,7 +105,7 @@ def forgetting(part: str) -> Action:
 
     def wrong(path: Any, model: Any, optimizer: Any, sparsifier: Any, rates: Any, scaler: Any) -> Any:
         lr = [group["lr"] for group in optimizer.param_groups]
-        fresh = {key: value.clone() for key, value in model.state_dict().items()}
+        fresh = {key: value.clone() for key, value in model.named_buffers()}
         extra = load(path, model, optimizer, sparsifier, rates, scaler)
         if part == "optimizer":
             optimizer.state.clear()
@@ -132,8 +135,9 @@ def forgetting(part: str) -> Action:
 
 
 def seeds_of_the_process() -> None:
-    seed, steps = torch.manual_seed, iter(range(1000))
-    torch.manual_seed = lambda _: seed(next(steps))  # type: ignore[assignment]
+    """As right as the others in one go: the n-th call in a process seeds as that of step n - 1 should."""
+    seed, calls = torch.manual_seed, iter(range(1000))
+    torch.manual_seed = lambda _: seed(max(0, next(calls) - 1) * 4099)  # type: ignore[assignment]
 
 
 def batches_from_the_start() -> None:
@@ -164,27 +168,35 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs = folder, folder / "runs"
-        self.said = folder / "said.txt"
+        self.words = ""
         self.raw = write_rows(folder / "raw")
         self.recipe = write_recipe(folder / "recipe.yaml", data={"path": str(self.raw), "min_count": 20})
         self.run = self.runs / NAME
         self.statuses: list[int] = []
         if self.command():
-            raise RuntimeError(self.words())
+            raise RuntimeError(self.words)
         self.reference = outcome(self.run)
+        (self.columns,) = (self.runs / "data").iterdir()
+        self.clear()
+        self.command(lambda: at("step", 13, kill))  # after step 12, with checkpoints after steps 5 and 10
+        self.killed = folder / "killed"
+        self.run.rename(self.killed)
 
     def clear(self) -> None:
         shutil.rmtree(self.run, ignore_errors=True)
-        self.said.unlink(missing_ok=True)
+        self.words = ""
         self.statuses = []
 
-    def command(self, prepare: Action | None = None, *more: str, runs: Path | None = None) -> int:
-        arguments = ["prune", self.recipe, f"output.folder={runs or self.runs}", "--quiet", *more]
-        self.statuses.append(status_of(forked(arguments, self.said, prepare)))
-        return self.statuses[-1]
+    def begin(self) -> None:
+        """The run as it was when it was killed in step 13."""
+        shutil.copytree(self.killed, self.run)
 
-    def words(self) -> str:
-        return self.said.read_text(encoding="utf-8") if self.said.exists() else ""
+    def command(self, prepare: Action | None = None, *more: str, runs: Path | None = None) -> int:
+        arguments = ["prune", self.recipe, f"output.folder={runs or self.runs}", *more, "--quiet"]
+        status, words = Forked(arguments, prepare).wait()
+        self.statuses.append(status)
+        self.words += words
+        return status
 
     def differs(self) -> list[str]:
         return different(outcome(self.run), self.reference) if (self.run / "result.json").exists() else ["no result"]
@@ -218,7 +230,7 @@ def stop(bench: Bench, step: int) -> dict[str, Any]:
 
 
 def damage(bench: Bench, how: str) -> dict[str, Any]:
-    bench.command(lambda: at("step", 17, kill))
+    bench.begin()
     for path in bench.checkpoints()[: None if how == "all" else 1]:
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -228,37 +240,38 @@ def damage(bench: Bench, how: str) -> dict[str, Any]:
     if how != "all":
         return {"differs": bench.differs()}
     kept = before == {file.name: file.read_bytes() for file in bench.run.iterdir()}
-    told = bench.words()
+    told = bench.words
     bench.command(None, "--resume", "never")
     return {"kept": kept, "told": told, "differs": bench.differs()}
 
 
 def limit(bench: Bench, what: str, number: int) -> dict[str, Any]:
-    size = 30 if what == "line" else 3000
-
     def full(*_: Any, **__: Any) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30, resource.RLIM_INFINITY))
 
-    # The file of what is said is on the same full disk, so to speak: an empty one.
     bench.command(lambda: at(what, number, full))
-    told, partial = bench.words(), sorted(file.name for file in bench.run.iterdir())
+    told, partial = bench.words, sorted(file.name for file in bench.run.iterdir())
     bench.command()
     return {"told": told, "partial": partial, "differs": bench.differs()}
 
 
 def space(bench: Bench, size: str) -> dict[str, Any]:
     disk = bench.folder / "disk"
-    if not os.path.ismount(disk):
-        return {"told": "no disk", "differs": []}
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        return {"mounted": False}
     own, bench.run = bench.run, disk / NAME
     try:
-        bench.command(runs=disk)
-        told = bench.words()
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
-        bench.command(runs=disk)
-        return {"told": told, "differs": bench.differs()}
+        # Converted rows would take the room.
+        bench.command(None, f"data={bench.columns}", runs=disk)
+        told = bench.words
+        subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
+        bench.command(None, f"data={bench.columns}", runs=disk)
+        return {"mounted": True, "told": told, "differs": bench.differs()}
     finally:
         bench.run = own
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def truncated(bench: Bench) -> dict[str, Any]:
@@ -267,7 +280,7 @@ def truncated(bench: Bench) -> dict[str, Any]:
     content = (raw / "train.tsv.gz").read_bytes()
     (raw / "train.tsv.gz").write_bytes(content[: len(content) // 2])
     bench.command(None, f"data={raw}")
-    return {"begun": sorted(file.name for file in bench.run.iterdir()), "differs": []}
+    return {"begun": sorted(file.name for file in bench.run.iterdir()) if bench.run.exists() else []}
 
 
 def wrong(bench: Bench, how: str) -> dict[str, Any]:
@@ -275,12 +288,7 @@ def wrong(bench: Bench, how: str) -> dict[str, Any]:
         warnings.simplefilter("ignore")
         WRONG[how]()
 
-    def install_and_die() -> None:
-        install()
-        at("step", 13, kill)
-
-    # The first life is wrong as well where that can make a difference.
-    bench.command(install_and_die)
+    bench.begin()
     bench.command(install)
     return {"differs": bench.differs()}
 
@@ -288,19 +296,25 @@ def wrong(bench: Bench, how: str) -> dict[str, Any]:
 def task(bench: Bench, words: list[str]) -> dict[str, Any]:
     kind, *rest = words
     bench.clear()
+    try:
+        found = _done(bench, kind, rest)
+    except Exception:
+        found = {"failed": traceback.format_exc()}
+    return {"said": bench.words, **found, "statuses": bench.statuses}
+
+
+def _done(bench: Bench, kind: str, rest: list[str]) -> dict[str, Any]:
     if kind == "kill":
-        found = kills(bench, rest)
-    elif kind == "chain":
-        found = chain(bench, int(rest[0]))
-    elif kind == "stop":
-        found = stop(bench, int(rest[0]))
-    elif kind == "limit":
-        found = limit(bench, rest[0], int(rest[1]))
-    elif kind == "truncated":
-        found = truncated(bench)
-    else:
-        found = {"damage": damage, "space": space, "wrong": wrong}[kind](bench, rest[0])
-    return {"said": bench.words(), **found, "statuses": bench.statuses}
+        return kills(bench, rest)
+    if kind == "chain":
+        return chain(bench, int(rest[0]))
+    if kind == "stop":
+        return stop(bench, int(rest[0]))
+    if kind == "limit":
+        return limit(bench, rest[0], int(rest[1]))
+    if kind == "truncated":
+        return truncated(bench)
+    return {"damage": damage, "space": space, "wrong": wrong}[kind](bench, rest[0])
 
 
 def main() -> None:

@@ -30,7 +30,8 @@ pl = pytest.importorskip("polars")
 from sparseopt.experiments.clicks import raw, staging, vocabulary  # noqa: E402
 from sparseopt.experiments.clicks.columns import Columns  # noqa: E402
 from sparseopt.experiments.clicks.conversion import convert  # noqa: E402
-from sparseopt.experiments.clicks.raw import CATEGORIES, FIELDS, NUMBERS, Source, explained, parsed  # noqa: E402
+from sparseopt.experiments.clicks.lines import CATEGORIES, FIELDS, LINE, NUMBERS, explained, parsed  # noqa: E402
+from sparseopt.experiments.clicks.raw import Source  # noqa: E402
 from sparseopt.experiments.clicks.splitting import by_time, x1, x4  # noqa: E402
 from sparseopt.experiments.clicks.synthetic import write_raw  # noqa: E402
 
@@ -256,7 +257,7 @@ def test_a_row_is_what_the_words_say(changes: list[tuple[int, str]], end: str, w
     right = len(split) == 40 and split[0] in ("0", "1") and all(map(number, split[1:14])) and all(map(word, split[14:]))
     found = parsed(("\t".join(GOOD) + "\n").encode() + line)
     assert len(found.label) == 1 + right
-    assert bool(re.fullmatch(raw.LINE.encode(), line)) == right
+    assert bool(re.fullmatch(LINE.encode(), line)) == right
     if right:
         assert found.label[1] == int(split[0])
         assert found.numbers[:, 1].tolist() == [int(cell or 0) for cell in split[1:14]]

@@ -24,10 +24,11 @@ from sparseopt import REGULARIZERS, select_path
 from sparseopt.experiments import group_recovery
 from sparseopt.experiments.group_recovery import main, outcomes, panels
 from sparseopt.experiments.group_recovery_claims import Claim, claims, conclusions, strongest
-from sparseopt.experiments.group_recovery_report import Row, ceiling, half, paired, table, tables, wilson
+from sparseopt.experiments.group_recovery_report import Row, ceiling, half, needed, paired, table, tables, wilson
 from sparseopt.experiments.planted_groups import (
     METHODS,
     RULES,
+    STEPS,
     Planted,
     Refits,
     Setting,
@@ -265,11 +266,26 @@ def test_methods_find_what_is_easy_to_find(name: str) -> None:
     assert found.scores["best"].refitted < 0.1
 
 
-def test_regularizers_have_one_relative_grid() -> None:
+def test_regularizers_have_one_step_from_lam_to_lam() -> None:
     made = planted(Setting(n=30, n_groups=8, size=2, active=2), 0)
-    grids = [METHODS[name].trace(made.problem, []).lams for name in ("l2", "mcp", "composite-log")]
-    for lams in grids:
-        np.testing.assert_allclose(lams / lams[0], grids[0] / grids[0][0])
+    for name, decades in (("l2", 2), ("mcp", 2), ("composite-log", 4)):
+        lams = METHODS[name].trace(made.problem, []).lams
+        np.testing.assert_allclose(lams[1:] / lams[:-1], 0.01 ** (1.0 / STEPS))
+        assert lams[-1] / lams[0] == pytest.approx(10.0**-decades)
+
+
+def test_every_path_reaches_what_ebic_may_choose() -> None:
+    # A path that ends at k groups would tell ebic the answer. Only problem (1) with a bounded q may be cut: k groups of
+    # norm one cost k q(1), which must stay below the ceiling.
+    setting = Setting(n=48, n_groups=20, size=3, active=3)
+    names = [name for name, method in METHODS.items() if method.family != "selector"]
+    names = [name for name in names if name not in ("composite-lambertw", "composite-expm1")]
+    for name, found in outcomes(setting, 0, names).items():
+        q = REGULARIZERS[METHODS[name].name]
+        if METHODS[name].family == "composite" and 3 * q.value(1.0) > q.ceiling():
+            assert found.cut
+        else:
+            assert not found.cut, name
 
 
 # -- statistics and the report -----------------------------------------------------------------------------------------
@@ -300,7 +316,7 @@ def row(method: str, rule: str, n: int, exact: str, **other: Any) -> Row:
     setting = Setting(n=n)._asdict()
     blank = Row(
         "n", setting, method, family, rule, exact, "0" * len(exact), (1.0, 0.0), (0.0, 0.0), (5.0, 0.1), (0.5, 0.01),
-        (0.2, 0.01), len(exact), 0, 0, 0, 0.1,
+        (0.2, 0.01), len(exact), 0, 0, 0, 0, 0.1,
     )  # fmt: skip
     return replace(blank, **other)
 
@@ -317,10 +333,10 @@ def two_methods(lasso: str = "0001", splicing: str = "1111") -> list[Row]:
 
 def test_conclusions_are_made_from_the_numbers() -> None:
     text = {claim.kind: claim.text for claim in claims(two_methods())}
-    assert "splicing needs 50 samples" in text["transition"]
-    assert "the group lasso more than 60: over all n 50 % against 12 %; 3 problems" in text["transition"]
+    assert "splicing needs n = 50 for" in text["transition"]
+    assert "the group lasso >60: over all n 50 % against 12 %; 3 problems" in text["transition"]
     turned = {claim.kind: claim.text for claim in claims(two_methods(lasso="1111", splicing="1000"))}
-    assert "splicing needs more than 60 samples" in turned["transition"]
+    assert "splicing needs n = >60 for" in turned["transition"]
     assert "50: over all n 12 % against 50 %; 0 problems" in turned["transition"]
 
 
@@ -342,16 +358,20 @@ def test_the_ceiling_counts_problems_in_which_any_method_found_something_better(
 
 
 def test_the_strongest_of_every_kind_come_first() -> None:
-    found = [Claim("a", weight, f"a{weight:g}") for weight in (1.0, 9.0, 8.0)]
-    found += [Claim("b", 0.5, "b0.5"), *(Claim("c", weight, f"c{weight:g}") for weight in (2.0, 3.0))]
+    found = [Claim("a", f"m{weight:g}", weight, f"a{weight:g}") for weight in (1.0, 9.0, 8.0)]
+    found += [Claim("b", "x", 0.5, "b0.5"), *(Claim("c", f"o{w:g}", w, f"c{w:g}") for w in (2.0, 3.0))]
     assert [claim.text for claim in strongest(found, share=1.0)] == ["a9", "c3", "b0.5", "a8", "c2", "a1"]
     assert [claim.text for claim in strongest(found, share=0.2)] == ["a9", "c3"]
     assert strongest([]) == []
+    # A second sentence about one method counts half.
+    found = [Claim("a", "m", 9.0, "a9"), Claim("b", "m", 8.0, "b8"), Claim("b", "x", 5.0, "b5")]
+    assert [claim.text for claim in strongest(found, share=0.5)] == ["a9", "b5"]
 
 
 def test_the_table_and_rows_read_back() -> None:
     rows = two_methods()
     assert table(rows, "best").splitlines()[1].split() == ["splicing", "0", "100"]
+    assert [line.split() for line in needed(rows, "best").splitlines()] == [["k=5"], ["splicing", "50"], ["l2", ">60"]]
     again = [Row.of(json.loads(json.dumps(each.__dict__))) for each in rows]
     assert again == rows
     assert (tables(again), conclusions(again)) == (tables(rows), conclusions(rows))

@@ -22,7 +22,6 @@ from made_up_runs import click_run, click_runs, image_run, printed
 
 from sparseopt.experiments.tables import Collection, Run, as_text, document
 from sparseopt.experiments.tables.cells import DENSE, KINDS, OURS, WITHOUT, Cell, grouped
-from sparseopt.experiments.tables.comparing import comparisons, verdict
 from sparseopt.experiments.tables.estimates import Estimate, chance_beyond, estimate, paired
 from sparseopt.experiments.tables.published import paper
 from sparseopt.experiments.tables.text import Grid, Part
@@ -441,91 +440,3 @@ def test_what_is_said_and_what_goes_without_saying_are_the_same_settings() -> No
     ]
     (groups,) = grouped(Collection(tuple(runs)), "imagenet").cells.values()
     assert [each.values.keys() for each in groups] == [{0, 1, 2}]
-
-
-# -- comparisons -------------------------------------------------------------------------------------------------------
-
-
-def three(method: str, values: Sequence[float], block: int = 5, **more: Any) -> list[Run]:
-    return [click_run(method, block, 0.9, seed, value, **more) for seed, value in enumerate(values)]
-
-
-def test_comparisons_and_the_verdict() -> None:
-    runs = [
-        *three(OURS, (7.00, 7.10, 7.20)), *three("ac/dc", (7.50, 7.61, 7.69)), *three("magnitude", (6.9, 7.2, 7.1)),
-        *three(OURS, (7.00, 7.10, 7.20), 10), *three("ac/dc", (7.50, 7.61, 7.69), 10),
-        *three(OURS, (7.60, 7.70, 7.81), 20), *three("ac/dc", (7.50, 7.61, 7.69), 20),
-    ]  # fmt: skip
-    data = grouped(Collection(tuple(runs)), "criteo")
-    found = comparisons(data, ["magnitude", "ac/dc"])
-    assert [(each.cell.block, each.other) for each in found] == [
-        ((5, 5), "magnitude"), ((5, 5), "ac/dc"), ((10, 10), "ac/dc"), ((20, 20), "ac/dc"),
-    ]  # fmt: skip
-    assert found[1].difference.mean == pytest.approx(-0.5)
-    # At 5 x 5 magnitude is a little lower; at 10 x 10 ours is lowest beyond two errors; at 20 x 20 it is worse.
-    assert verdict(found, smaller=True, every=["ac/dc"]) == (3, 3, 1, 1, 1, 0)
-    assert verdict(found, smaller=True, every=["ac/dc", "magnitude"]) == (3, 1, 1, 1, 1, 0)
-    assert verdict(found, smaller=False) == (3, 3, 1, 1, 2, 0)
-    text = as_text(document(Collection(tuple(runs)), "criteo"))
-    assert "compared in 3 cells, in 0 of them with all of magnitude, power-propagation, ac/dc" in text
-    assert "There its mean is the lowest in 1," in text
-    assert "by chance in 18 % with 3 seeds" in text
-    assert "n - 1 in the denominator" in text
-    assert "do not cover data and split" in text
-
-
-UNFAIR = {
-    "training__epochs": 8.0,
-    "training__steps": 99,
-    "training__batch": 128,
-    "data__path": "elsewhere",
-    "data__holdout": 0.1,
-    "facts__train_rows": 5,
-    "model__hidden": [8],
-    "pruning__min_blocks": 5,
-    "hardware__precision": "16-mixed",
-}
-
-
-@pytest.mark.parametrize("key", UNFAIR)
-def test_unequal_budgets_are_not_compared(key: str) -> None:
-    runs = [*three(OURS, (7.0, 7.1)), *three("ac/dc", (7.5, 7.6), **{key: UNFAIR[key]})]
-    (found,) = comparisons(grouped(Collection(tuple(runs)), "criteo"), ["ac/dc"])
-    assert found.difference.n == 0
-    assert key.replace("__", ".") in found.why
-    text = as_text(document(Collection(tuple(runs)), "criteo"))
-    assert f"90 %, 5 x 5, {OURS} and ac/dc: not compared, {key.replace('__', '.')} " in text
-    assert "nothing to compare" in text
-
-
-@pytest.mark.parametrize("key", ["training__lr", "pruning__logit_lr", "pruning__schedule", "training__weight_decay"])
-def test_what_is_tuned_may_differ_and_is_told(key: str) -> None:
-    runs = [*three(OURS, (7.0, 7.1)), *three("ac/dc", (7.5, 7.6), **{key: 0.25})]
-    data = grouped(Collection(tuple(runs)), "criteo")
-    assert [each.difference.n for each in comparisons(data, ["ac/dc"])] == [2]
-    assert f"{key.replace('__', '.')}: - ({OURS}); 0.25 (ac/dc)" in as_text(document(Collection(tuple(runs)), "criteo"))
-
-
-def test_seeds_without_a_partner_are_counted() -> None:
-    runs = [*three(OURS, (7.0, 7.1, 7.3)), *three("ac/dc", (7.5, 7.6)), click_run("ac/dc", 5, 0.9, 2, None)]
-    (found,) = comparisons(grouped(Collection(tuple(runs)), "criteo"), ["ac/dc"])
-    assert (found.difference.n, found.alone) == (2, 1)
-    assert "2 (left out: 1)" in as_text(document(Collection(tuple(runs)), "criteo"))
-    lost = [*three(OURS, (7.0,)), click_run("ac/dc", 5, 0.9, 0, None)]
-    (found,) = comparisons(grouped(Collection(tuple(lost)), "criteo"), ["ac/dc"])
-    assert found.why == "no seed that both have finished"
-
-
-def test_variants_of_ours_are_no_other_methods() -> None:
-    runs = [*three(OURS, (7.0, 7.1)), *three("ac/dc", (7.5, 7.6)), *three(OURS, (6.0, 6.1), pruning__settings__c=2)]
-    parts = document(Collection(tuple(runs)), "criteo")
-    grid = [part for part in parts if isinstance(part, Grid)][-1]
-    assert [row[1] for row in grid.tables[0]] == ["minus", "ac/dc"]
-
-
-def test_several_settings_are_no_verdict() -> None:
-    runs = [*three(OURS, (7.0, 7.1)), *three("ac/dc", (7.5, 7.6)), *three("ac/dc", (7.7, 7.8), training__lr=0.5)]
-    found = comparisons(grouped(Collection(tuple(runs)), "criteo"), ["ac/dc"])
-    assert len(found) == 2
-    assert verdict(found, smaller=True) == (0, 0, 0, 0, 0, 1)
-    assert "several settings are not counted: 1." in as_text(document(Collection(tuple(runs)), "criteo"))

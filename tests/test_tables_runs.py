@@ -287,9 +287,3 @@ def test_tables_need_no_torch(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
-
-
-def test_units() -> None:
-    assert metric_of("criteo").smaller
-    assert not metric_of("imagenet").smaller
-    assert metric_of("imagenet").scale == 100.0

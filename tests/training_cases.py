@@ -6,12 +6,11 @@ everything once, train nothing themselves, and fork.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,41 +101,55 @@ def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
-@contextlib.contextmanager
-def redirected(file: Path) -> Iterator[None]:
-    """What this process prints goes to a file, for the rest of its life."""
-    with open(file, "ab", buffering=0) as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-    yield
+class Forked:
+    """A process that runs `sparseopt` with some arguments.
 
-
-def forked(
-    arguments: list[Any], said: Path, prepare: Callable[[], None] | None = None, environment: dict[str, str] | None = None
-) -> int:
-    """Start a process that runs `sparseopt` with these arguments, and return its id.
-
-    What it prints is added to the file `said`. `prepare` is called in it first; an error in it gives status 99.
+    Parameters
+    ----------
+    arguments : list
+    prepare : callable, optional
+        Called in the new process first.
+    environment : dict of str to str, optional
+        What is added to that of this process.
     """
-    child = os.fork()
-    if child:
-        return child
-    status = 99
-    try:
-        with redirected(said):
-            os.environ.update(environment or {})
-            if prepare:
-                prepare()
-            from sparseopt.cli import main
 
-            status = main([str(argument) for argument in arguments])
-            sys.stdout.flush()
+    def __init__(
+        self, arguments: list[Any], prepare: Callable[[], None] | None = None, environment: dict[str, str] | None = None
+    ) -> None:
+        self._read, write = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            status = 99
+            try:
+                os.close(self._read)
+                os.dup2(write, 1)
+                os.dup2(write, 2)
+                # The old ones remember what their parent's output was: a file in which one can seek, for example.
+                sys.stdout, sys.stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))
+                os.environ.update(environment or {})
+                status = _run(arguments, prepare)
+            finally:  # whatever happens, this process must not go on with what its parent does
+                os._exit(status)
+        os.close(write)
+
+    def wait(self) -> tuple[int, str]:
+        """How it ended, negative for a signal and 99 for an exception, and what it said."""
+        with open(self._read, encoding="utf-8", errors="replace") as said:
+            words = said.read()  # until its end, and that of processes that it started
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), words
+
+
+def _run(arguments: list[Any], prepare: Callable[[], None] | None) -> int:
+    try:
+        if prepare:
+            prepare()
+        from sparseopt.cli import main
+
+        status = main([str(argument) for argument in arguments])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return status
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
-    os._exit(status)
-
-
-def status_of(child: int) -> int:
-    """How a forked process ended: negative for a signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return 99

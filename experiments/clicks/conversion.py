@@ -18,12 +18,9 @@ while), and the vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -35,8 +32,9 @@ from numpy.typing import NDArray
 
 from sparseopt.experiments.clicks import splitting
 from sparseopt.experiments.clicks.columns import LABEL, Columns, ColumnsWriter, Field
-from sparseopt.experiments.clicks.layout import UNFINISHED
-from sparseopt.experiments.clicks.raw import FIELDS, NUMBERS
+from sparseopt.experiments.clicks.layout import META
+from sparseopt.experiments.clicks.lines import FIELDS, NUMBERS
+from sparseopt.experiments.clicks.ownership import MARK, flush, keep_if_same, owned, remove, require_room, tidy
 from sparseopt.experiments.clicks.request import Options, checked, identity, named, reopened
 from sparseopt.experiments.clicks.splitting import PARTS
 from sparseopt.experiments.clicks.staging import ROWS, WORKERS, Part, Staged, put_json, read_part, stage
@@ -54,12 +52,8 @@ from sparseopt.experiments.clicks.vocabulary import (
 from sparseopt.nn.wholefile import replacing
 from sparseopt.progress import shown
 
-if sys.platform != "win32":
-    import fcntl
-
 __all__ = ["convert"]
 
-_MARK = "sources.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -110,11 +104,12 @@ def convert(
     folder = Path(os.path.abspath(folder))
     staging = folder.with_name(f"{folder.name}.staging")
     try:
-        if not (folder / "meta.json").is_file():
-            _require_room(folder)
-            with _owned(staging):
-                if not (folder / "meta.json").is_file():  # another process may have been here first
+        if not (folder / META).is_file():
+            require_room(folder)
+            with owned(staging):
+                if not (folder / META).is_file():  # another process may have been here first
                     made = _convert(files, staging, options, progress, rows)
+                    flush(made)
                     os.rename(made, folder)
         columns = reopened(folder, files, options)
     except OSError as error:
@@ -124,16 +119,14 @@ def convert(
             f"{folder} cannot be finished ({os.strerror(error.errno or 0)}): make room and convert again, it goes on "
             "where it stopped."
         ) from error
-    _remove(staging)
+    remove(staging)
     return columns
 
 
 def _convert(sources: Mapping[str, Path], staging: Path, options: Options, progress: bool | None, rows: int) -> Path:
     """The finished columns, in a folder below `staging`."""
     before = {part: identity(path) for part, path in sources.items()}
-    _forget_unless_same(
-        staging / _MARK, [[part, str(sources[part].resolve()), before[part]] for part in sources], staging
-    )
+    keep_if_same(staging / MARK, [[part, str(sources[part].resolve()), before[part]] for part in sources], staging)
     staged = {part: stage(path, part, staging, progress, rows) for part, path in sources.items()}
     for part, path in sources.items():
         if identity(path) != before[part]:
@@ -141,10 +134,10 @@ def _convert(sources: Mapping[str, Path], staging: Path, options: Options, progr
     parts = [each for file in staged.values() for each in file.parts]
     own = staging / "options"
     own.mkdir(exist_ok=True)
-    _forget_unless_same(own / "options.json", asdict(options), own)
+    keep_if_same(own / "options.json", asdict(options), own)
     folder = own / "columns"
-    if (folder / "meta.json").is_file():  # killed before the move
-        _tidy(folder)
+    if (folder / META).is_file():  # killed before the move
+        tidy(folder)
         return folder
     places = _Places(_split(staged, options), parts)
     ids = _ids(parts, places, own, options, progress)
@@ -162,87 +155,11 @@ def _convert(sources: Mapping[str, Path], staging: Path, options: Options, progr
             (folder / "vocabulary").mkdir(exist_ok=True)
             shutil.copyfile(own / "vocabulary" / f"{field}.npy", folder / "vocabulary" / f"{field}.npy")
     _malformed(staged, folder / "malformed.tsv")
-    _tidy(folder)
+    tidy(folder)
     about = {part: {"name": sources[part].name, **before[part], **staged[part].about} for part in sources}
     writer.finish({"conversion": {"options": asdict(options), "sources": about, "clicks": clicks}})
-    _tidy(folder)
-    for path in folder.rglob("*.npy"):  # on the disk before the folder has its name
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    tidy(folder)
     return folder
-
-
-# -- the staging folder ----------------------------------------------------------------------------------------------
-
-
-def _forget_unless_same(record: Path, content: Any, folder: Path) -> None:
-    """Empty `folder` unless `record` in it says that it is about `content`; then make it say so."""
-    text = json.dumps(content, indent=1) + "\n"
-    if record.is_file() and record.read_text(encoding="utf-8") == text:
-        return
-    for path in sorted(folder.iterdir(), key=lambda path: path == record):
-        if path.name != "lock":
-            _delete(path)
-    with replacing(record) as file:
-        file.write(text.encode())
-
-
-@contextlib.contextmanager
-def _owned(staging: Path) -> Iterator[None]:
-    """Make the staging folder and keep other processes out; the lock of a killed process is gone with it."""
-    while True:
-        staging.mkdir(parents=True, exist_ok=True)
-        if not _is_ours(staging):
-            raise ValueError(f"{staging} holds other files: remove it, or choose another folder.")
-        try:
-            lock = open(staging / "lock", "ab")
-        except FileNotFoundError:  # removed meanwhile, by a process that has finished
-            continue
-        with lock:
-            if sys.platform != "win32":
-                with contextlib.suppress(OSError):
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock.fileno()), os.stat(staging / "lock")):
-                    yield
-                    return
-
-
-def _is_ours(staging: Path) -> bool:
-    """Whether a conversion has made this folder: nothing else may be emptied."""
-    names = {path.name for path in staging.iterdir()}
-    return names <= {"lock", f"{_MARK}.tmp"} or _MARK in names
-
-
-def _remove(staging: Path) -> None:
-    """Remove the staging folder, the file that tells what it is last."""
-    if not staging.is_dir() or not _is_ours(staging):
-        return
-    with contextlib.suppress(FileNotFoundError):  # another process is at it, too
-        for path in sorted(staging.iterdir(), key=lambda path: path.name == _MARK):
-            _delete(path)
-        staging.rmdir()
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-
-
-def _require_room(folder: Path) -> None:
-    """Refuse to take the place of anything."""
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if taken and not (folder / "meta.json").is_file():  # asked last: another process may just have finished
-        raise ValueError(f"{folder} is there already, and is no converted data set: choose another folder.")
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what writers that were killed have left."""
-    for path in [*folder.rglob("*.new"), *folder.rglob("*.tmp"), folder / UNFINISHED]:
-        if path.name != UNFINISHED or (folder / "meta.json").is_file():
-            path.unlink(missing_ok=True)
 
 
 # -- which row goes where ----------------------------------------------------------------------------------------------

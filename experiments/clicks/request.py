@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseopt.experiments.clicks.columns import Columns
-from sparseopt.experiments.clicks.raw import CATEGORIES, FIELDS
+from sparseopt.experiments.clicks.lines import CATEGORIES, FIELDS
 from sparseopt.experiments.clicks.splitting import PARTS, PROTOCOLS
 
 __all__ = ["Options", "checked", "identity", "named", "reopened"]

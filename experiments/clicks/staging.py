@@ -24,17 +24,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sparseopt.experiments.clicks.raw import (
-    BLOCK,
-    CATEGORIES,
-    LONGEST,
-    NUMBERS,
-    Damage,
-    Rows,
-    Source,
-    explained,
-    parsed,
-)
+from sparseopt.experiments.clicks.lines import CATEGORIES, LONGEST, NUMBERS, Rows, explained, parsed
+from sparseopt.experiments.clicks.raw import BLOCK, Damage, Source
 from sparseopt.nn.wholefile import replacing
 
 __all__ = ["Part", "Staged", "escaped", "put_json", "read_part", "stage", "staged_parts"]

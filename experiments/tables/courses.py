@@ -182,13 +182,9 @@ def training(figure: Any, data: Grouped, table: Table, metric: Metric) -> None:
     if not curves:
         no_numbers(panels)
     else:
-        last = max(steps[-1] for steps, _ in curves.values())
-        late = [
-            loss
-            for steps, losses in curves.values()
-            for step, loss in zip(steps, losses, strict=True)
-            if step > 0.05 * last
-        ]
+        points = [point for curve in curves.values() for point in zip(*curve, strict=True)]
+        last = max(step for step, _ in points)
+        late = [value for step, value in points if step > 0.05 * last]  # the steep beginning would flatten the rest
         low, high = min(late), max(late)
         panels[0].set_ylim(low - 0.05 * (high - low or 1.0), high + 0.05 * (high - low or 1.0))
         panels[0].set_xlim(0.0, last)

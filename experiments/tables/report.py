@@ -190,7 +190,7 @@ def _verdict(found: Sequence[Comparison], metric: Metric, known: Sequence[str]) 
     """What the comparisons add up to: against the paper's methods, and against all where others were run too."""
     theirs = [each for each in found if each.other in known]
     parts: list[Part] = []
-    if known:
+    if theirs:
         parts.append(f"Against {', '.join(known)}: {_counted(verdict(theirs, metric.smaller, known), metric)}")
     if len(theirs) < len(found):
         parts.append(f"Against all that were run: {_counted(verdict(found, metric.smaller), metric)}")

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
@@ -95,7 +94,7 @@ class ClickTask:
     def network(self) -> nn.Module:
         model = self.recipe.model
         numbers = len(self.columns.fields) - len(self.columns.vocabulary)
-        return ClickModel(self.columns.vocabulary, model.embedding, model.hidden, numbers, model.dropout)
+        return ClickModel(self.columns.vocabulary, model.embedding, model.hidden, numbers, model.dropout, model.spread)
 
     def feed(self, part: str, batch: int, rank: int, world: int) -> Feed:
         training = part == "train"
@@ -117,6 +116,9 @@ class ClickTask:
         z = at_least_float(output)
         return nn.functional.binary_cross_entropy_with_logits(z, batch.labels.to(z.dtype))
 
+    def right(self, output: Tensor, batch: Batch) -> Tensor:
+        return ((output > 0.0) == (batch.labels > 0.5)).float().mean()
+
     def metrics(self, outputs: Iterator[tuple[Tensor, Any]], gather: Gather) -> dict[str, float]:
         total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         logits, labels = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
@@ -128,11 +130,9 @@ class ClickTask:
             labels.append(y)
         z, y = gather(torch.cat(logits)), gather(torch.cat(labels))
         found = {"loss": mean_loss(total, count, gather)}
-        both = 0.0 < float(y.mean()) < 1.0 if len(y) else False
-        found["auc"] = (
-            float(roc_auc_score(y.numpy(), z.numpy())) if both and bool(np.isfinite(z).all()) else float("nan")
-        )
-        return found
+        if len(y) and 0.0 < float(y.mean()) < 1.0 and bool(z.isfinite().all()):
+            return {**found, "auc": float(roc_auc_score(y.numpy(), z.numpy()))}
+        return {**found, "auc": float("nan")}
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -76,9 +76,9 @@ class Trainer:
         self.total = training.steps or math.ceil((training.epochs or 0) * len(self.feed))
         self.step = 0
         self.seconds = 0.0
-        # Sums of the training loss, and steps in them: since the last line of steps.csv, since that of epochs.csv.
+        # Sums of training loss and accuracy, and steps in them: since the last line of steps.csv, since that of epochs.csv.
         exact = torch.float32 if fabric.device.type == "mps" else torch.float64  # which has no other
-        self.sums = torch.zeros(2, dtype=exact, device=fabric.device)
+        self.sums = torch.zeros(2, 2, dtype=exact, device=fabric.device)
         self.counts = [0, 0]
         self._told_to_stop = False
         torch.manual_seed(training.seed)
@@ -191,9 +191,11 @@ class Trainer:
         pieces = self.task.split(batch, training.accumulate) if training.accumulate > 1 else [batch]
         for number, piece in enumerate(pieces):
             with self.fabric.no_backward_sync(self.model, enabled=number + 1 < len(pieces)):
-                loss = self.task.loss(self.model(*self.inputs(piece)), piece) / len(pieces)
+                output = self.model(*self.inputs(piece))
+                loss = self.task.loss(output, piece) / len(pieces)
                 self.fabric.backward(loss)
-            self.sums += loss.detach()
+            right = self.task.right(output.detach(), piece)
+            self.sums += torch.stack([loss.detach(), right / len(pieces)]).to(self.sums.dtype)
         if training.clip is not None:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=training.clip)
         self.optimizer.step()
@@ -229,24 +231,23 @@ class Trainer:
 
     def _log(self) -> float:
         """A line of steps.csv: the mean training loss since the last one."""
-        loss = self._mean_loss(0)
+        loss, right = self._means(0)
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} at step {self.step}: lower training.lr or pruning.logit_lr.")
-        self._add(
-            "steps.csv", {"lr": self.inner.param_groups[0]["lr"], "loss": loss, "seconds": round(self.seconds, 2)}
-        )
+        row = {"lr": self.inner.param_groups[0]["lr"], "loss": loss, "accuracy": right}
+        self._add("steps.csv", {**row, "seconds": round(self.seconds, 2)})
         return loss
 
     def _evaluate_and_log(self) -> None:
         found = self.evaluate()
-        row = {"train_loss": self._mean_loss(1)}
+        row = dict(zip(("train_loss", "train_accuracy"), self._means(1), strict=True))
         self._add("epochs.csv", row | {f"valid_{name}": value for name, value in found.items()})
 
-    def _mean_loss(self, which: int) -> float:
-        """Over all processes and the steps since it was last asked for."""
-        loss = float(self.fabric.all_reduce(self.sums[which] / max(1, self.counts[which]), reduce_op="mean"))
+    def _means(self, which: int) -> tuple[float, float]:
+        """Training loss and accuracy, over all processes and the steps since they were last asked for."""
+        means = self.fabric.all_reduce(self.sums[which] / max(1, self.counts[which]), reduce_op="mean").tolist()
         self.sums[which], self.counts[which] = 0.0, 0
-        return loss
+        return means[0], means[1]
 
     def _add(self, table: str, values: dict[str, Any]) -> None:
         s = self.sparsifier

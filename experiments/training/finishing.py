@@ -89,7 +89,8 @@ def zeros(network: nn.Module, layers: Plan) -> float:
 def recalibrate(run: Trainer, network: nn.Module, batches: int) -> None:
     """Take the statistics of all batch norms anew, as means over training batches.
 
-    Those that training left behind are of networks before the last steps, and of other blocks.
+    Those that training left behind are of networks before the last steps, and of other blocks. All else is as it is
+    when the network is used: nothing is dropped at random.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [module for module in norms if module.running_mean is not None]
@@ -97,7 +98,9 @@ def recalibrate(run: Trainer, network: nn.Module, batches: int) -> None:
     for module in norms:
         module.reset_running_stats()
         module.momentum = None  # the mean over all batches, instead of one that forgets
-    network.train()
+    network.eval()
+    for module in norms:
+        module.train()
     for batch in islice(run.feed.epoch(0), batches):
         with run.fabric.autocast():
             network(*run.inputs(run.fabric.to_device(batch)))

@@ -85,6 +85,9 @@ class ImageTask:
         smoothing = self.recipe.training.label_smoothing
         return nn.functional.cross_entropy(at_least_float(output), batch[1], label_smoothing=smoothing)
 
+    def right(self, output: Tensor, batch: Any) -> Tensor:
+        return (output.argmax(1) == batch[1]).float().mean()
+
     def metrics(self, outputs: Iterator[tuple[Tensor, Any]], gather: Gather) -> dict[str, float]:
         sums = torch.zeros(3, dtype=torch.float64)
         count = torch.zeros((), dtype=torch.float64)

@@ -176,7 +176,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         usual, clicks = Model(), self.task == "clicks"
-        for key in ("pretrained", "weights") if clicks else ("embedding", "hidden", "dropout"):
+        for key in ("pretrained", "weights") if clicks else ("embedding", "spread", "hidden", "dropout"):
             if getattr(self.model, key) != getattr(usual, key):
                 raise ValueError(f"model.{key} is not for the task {self.task!r}: leave it out.")
         if clicks != (self.model.name == "click"):

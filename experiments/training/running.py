@@ -114,6 +114,8 @@ def _run(
         agree(fabric, _failure(lambda: _require_same(recipe, folder)))
         known = fabric.broadcast(folder.read_json("result.json") if first else None)
         if known is not None:
+            if first and known["metrics"] is not None:
+                folder.forget_old_checkpoints(0)  # it was killed just before
             say(f"{folder.path} is finished.")
             return dict(known) if first else None
     made: list[Any] = []

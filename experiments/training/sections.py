@@ -88,12 +88,13 @@ class Model(Section):
     Parameters
     ----------
     name : "click", or one of images such as "resnet50" or "resnet20".
-    embedding, hidden, dropout : of "click".
+    embedding, spread, hidden, dropout : of "click"; spread is the standard deviation of fresh embeddings.
     pretrained, weights : start from weights known to the package, or from those in a file.
     """
 
     name: Text = "click"
     embedding: Count = 10
+    spread: Positive = 1.0
     hidden: Annotated[tuple[Count, ...], Items] = (400, 400, 400)
     dropout: Share = 0.0
     pretrained: Truth = False

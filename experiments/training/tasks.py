@@ -68,6 +68,10 @@ class Task(Protocol):
         """The mean training loss of a batch."""
         ...
 
+    def right(self, output: Tensor, batch: Any) -> Tensor:
+        """The share of the examples that are named rightly."""
+        ...
+
     def metrics(self, outputs: Iterator[tuple[Tensor, Any]], gather: Gather) -> dict[str, float]:
         """What the outputs for all batches of a feed are worth."""
         ...
