@@ -37,7 +37,7 @@ from sparseopt.nn.wholefile import read_whole, write_whole
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-Parts = tuple[nn.Module, Optimizer, Sparsifier, Any, Any]
+Parts = tuple[nn.Module, Optimizer, Sparsifier | None, Any, Any]
 
 
 def save_checkpoint(

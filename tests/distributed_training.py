@@ -28,7 +28,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import torch
 from safetensors.torch import load_file
-from training_cases import CHECKPOINT, Forked, different, outcome, table, write_recipe, write_rows
+from training_cases import Forked, different, outcome, table, write_recipe, write_rows
 
 from sparseopt.experiments.clicks import conversion
 from sparseopt.experiments.training import click_task, engine, finishing, launching, run_folder
@@ -210,11 +210,6 @@ def two_processes_are_one_in_float32(bench: Bench) -> list[str]:
 
 
 @check
-def shards_are_one_in_float64(bench: Bench) -> list[str]:
-    return apart(bench.runs / "exact", bench.both("exact-fsdp", *EXACT, strategy="fsdp"), 1e-12)
-
-
-@check
 def shards_are_one_in_float32(bench: Bench) -> list[str]:
     return apart(bench.runs / "float", bench.both("float-fsdp", *FLOAT, strategy="fsdp"), 1e-5)
 
@@ -245,8 +240,13 @@ REAL = launching.Fabric.no_backward_sync
 @check
 def wrong_ways_are_noticed(bench: Bench) -> list[str]:
     wrong = {"order": rank_dependent_order, "gradients": gradients_of_their_own, "sums": sums_of_gradients}
-    one = bench.runs / "exact"
-    return [name for name, way in wrong.items() if not apart(one, bench.both(f"wrong-{name}", *EXACT, prepare=way), 1e-5)]
+    one, unnoticed = bench.runs / "exact", []
+    for name, way in wrong.items():
+        said = bench.two(f"wrong-{name}", *EXACT, prepare=way)
+        # The sparsifier itself notices weights that are not the same everywhere.
+        if said[0][0] == 0 and not apart(one, bench.runs / f"wrong-{name}", 1e-5):
+            unnoticed.append(name)
+    return unnoticed
 
 
 @check
@@ -319,7 +319,7 @@ def an_error_of_one_process_ends_both(bench: Bench) -> list[str]:
 def what_is_wrong_from_the_start_is_told_once(bench: Bench) -> list[str]:
     wrong = require(bench.two("start", "data=nowhere"), (2, "sparseopt: there is nothing at nowhere"), (0, ""))
     wrong += require(bench.two("start", "batch=125"), (2, "sparseopt: training.batch is 125, which 2 processes"), (0, ""))
-    unequal = bench.two("start", prepare={1: lambda: setattr(engine.Trainer, "_set_up", lambda self: fail())})
+    unequal = bench.two("start", prepare={1: lambda: setattr(engine.Trainer, "_pruned", lambda self: fail())})
     wrong += require(unequal, (2, "sparseopt: the 7th image"), (0, ""))
     said = bench.two("start", "ema=0.9", strategy="fsdp")
     wrong += require(said, (2, "sparseopt: training.ema takes a copy of the network"), (0, ""))
@@ -353,7 +353,6 @@ def both_know_that_a_run_diverges(bench: Bench) -> list[str]:
 def main() -> None:
     bench = Bench(Path(sys.argv[1]))
     report = {}
-    assert CHECKPOINT == 5
     for name, function in CHECKS.items():
         try:
             report[name] = function(bench)

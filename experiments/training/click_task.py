@@ -64,7 +64,7 @@ def opened(data: ClickData, cache: Path) -> Columns:
         raise ValueError(
             f"{path} is one file, and data.protocol is 'files': give its folder, or the protocol x1, x4 or time."
         )
-    options = {
+    options: dict[str, Any] = {
         "protocol": data.protocol,
         "min_count": data.min_count,
         "hash_bins": data.hash_bins,

@@ -76,7 +76,7 @@ class Trainer:
         self.total = training.steps or math.ceil((training.epochs or 0) * len(self.feed))
         self.step = 0
         self.seconds = 0.0
-        # Sums of training loss and accuracy, and steps in them: since the last line of steps.csv, since that of epochs.csv.
+        # Sums of training loss and accuracy, and steps in them: since the last lines of steps.csv and of epochs.csv.
         exact = torch.float32 if fabric.device.type == "mps" else torch.float64  # which has no other
         self.sums = torch.zeros(2, 2, dtype=exact, device=fabric.device)
         self.counts = [0, 0]
@@ -86,7 +86,8 @@ class Trainer:
         if recipe.hardware.channels_last:
             self.plain = self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.sparsifier = self._pruned()
-        self._set_up()
+        if training.ema is not None and recipe.hardware.strategy == "fsdp":
+            raise ValueError("training.ema takes a copy of the network, and fsdp cannot: choose ddp, or ema=null.")
 
     # -- the parts -----------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,8 @@ class Trainer:
         phases = pruning.phases(self.total) or method.schedule(self.total)
         return prune(self.plain, method=method, plan=layers, schedule=phases)
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
+        """Spread the network over the processes, which call this together, and make its optimizer."""
         training, s = self.recipe.training, self.sparsifier
         model = torch.compile(self.plain) if self.recipe.hardware.compile else self.plain
         self.model = self.fabric.setup_module(model)
@@ -115,8 +117,6 @@ class Trainer:
         self.optimizer = self.fabric.setup_optimizers(optimizer)
         self.average = None
         if training.ema is not None:
-            if self.recipe.hardware.strategy == "fsdp":
-                raise ValueError("training.ema takes a copy of the network, and fsdp cannot: choose ddp, or ema=null.")
             self.average = AveragedModel(self.plain, multi_avg_fn=get_ema_multi_avg_fn(training.ema), use_buffers=False)
         if s is not None:
             s.attach(optimizer)
@@ -245,7 +245,9 @@ class Trainer:
 
     def _means(self, which: int) -> tuple[float, float]:
         """Training loss and accuracy, over all processes and the steps since they were last asked for."""
-        means = self.fabric.all_reduce(self.sums[which] / max(1, self.counts[which]), reduce_op="mean").tolist()
+        # Sums of float32 are exact in float64: the mean of all processes', in which a resumed run begins, is as good.
+        sums = self.fabric.all_reduce(self.sums[which].clone(), reduce_op="mean").tolist()
+        means = [each / max(1, self.counts[which]) for each in sums]
         self.sums[which], self.counts[which] = 0.0, 0
         return means[0], means[1]
 

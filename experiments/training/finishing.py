@@ -80,7 +80,7 @@ def zeros(network: nn.Module, layers: Plan) -> float:
     >>> zeros(model, layers)
     0.5
     """
-    state = get_model_state_dict(network, options=StateDictOptions(full_state_dict=True))
+    state: dict[str, Any] = get_model_state_dict(network, options=StateDictOptions(full_state_dict=True))
     weights = [state[layer.name] for layer in layers.layers]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
@@ -124,7 +124,7 @@ def _folded(run: Trainer) -> nn.Module:
         run.sparsifier.fold()
         if run.average is not None:
             fold(run.average.module)
-    return run.plain if run.average is None else run.average.module  # type: ignore[return-value]
+    return run.plain if run.average is None else run.average.module
 
 
 def _whole(run: Trainer, network: nn.Module) -> nn.Module:
@@ -147,7 +147,7 @@ def _compressed(run: Trainer, plain: nn.Module, layers: Plan, found: dict[str, f
         save_network(fast, run.folder.path / "fast.safetensors")
     except (ValueError, TypeError, RuntimeError) as error:  # the trained network is saved, whatever becomes of this
         return {"failed": f"{type(error).__name__}: {error}"}
-    compression = fast.compression
+    compression: Any = fast.compression
     run.folder.write("compression.txt", f"{compression}\n")
     alone = run.evaluate(fast, feed=feed, alone=True)
     return {

@@ -11,7 +11,9 @@ plain command, `devices=2`, without a configuration file of its own, and shards 
 from __future__ import annotations
 
 import atexit
+import logging
 import subprocess
+import warnings
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ prepare_torchvision()  # Lightning imports it in passing, which fails beside bui
 from lightning.fabric import Fabric  # noqa: E402
 from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy  # noqa: E402
 
-__all__ = ["Elsewhere", "agree", "gatherer", "is_lost", "make_fabric"]
+__all__ = ["Elsewhere", "agree", "gatherer", "is_lost", "launch", "make_fabric"]
 
 
 PATIENCE = 10.0  # seconds
@@ -56,6 +58,19 @@ def make_fabric(hardware: Hardware) -> Fabric:
     return fabric
 
 
+def launch(fabric: Fabric) -> None:
+    """Start the processes, or join those that are started, without every one of them saying that it is there."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        fabric.launch()
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _end_others(fabric: Fabric) -> None:
     """Leave no process behind that waits for this one; those that notice its end have ended by themselves."""
     for process in getattr(getattr(fabric, "_launcher", None), "procs", []):
@@ -67,6 +82,8 @@ def _end_others(fabric: Fabric) -> None:
 
 def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
     """Every block of the network, and then what is left of it."""
+    # It means changes in place of what the network returns: there are none.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     # The mesh that is given divides the processes of a machine among tensors, and only machines among examples.
     everyone = init_device_mesh(mesh.device_type, (dist.get_world_size(),))
     for child in model.modules():
@@ -74,7 +91,8 @@ def _sharded(model: nn.Module, mesh: Any) -> nn.Module:
             for unit in child.children():
                 if any(True for _ in unit.parameters()) and any(True for _ in unit.children()):
                     fully_shard(unit, mesh=everyone)
-    return fully_shard(model, mesh=everyone)
+    fully_shard(model, mesh=everyone)
+    return model
 
 
 def agree(fabric: Fabric, failure: Exception | None) -> None:

@@ -21,7 +21,7 @@ import torch
 import sparseopt
 from sparseopt.experiments.training.engine import Diverged, Trainer
 from sparseopt.experiments.training.finishing import finish
-from sparseopt.experiments.training.launching import Elsewhere, agree, is_lost, make_fabric
+from sparseopt.experiments.training.launching import Elsewhere, agree, is_lost, launch, make_fabric
 from sparseopt.experiments.training.recipes import Recipe, read_recipe
 from sparseopt.experiments.training.resuming import restore, rewind
 from sparseopt.experiments.training.run_folder import RunFolder
@@ -75,7 +75,7 @@ def run_recipe(
         name, recipe = cell.name, cell.recipe
     fabric = make_fabric(recipe.hardware)
     folder = RunFolder(Path(recipe.output.folder) / name)
-    fabric.launch()
+    launch(fabric)
     first = fabric.is_global_zero
     with contextlib.ExitStack() as stack:
         try:
@@ -124,6 +124,7 @@ def _run(
     agree(fabric, failure)
     agree(fabric, _failure(lambda: made.append(Trainer(recipe, made[0], fabric, folder))))
     task, run = made
+    agree(fabric, _failure(run.set_up))
     # Nothing in the folder has changed so far, so a recipe that cannot be run leaves no trace.
     path = None
     if not anew:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from sparseopt.console import columns, positive_integer
@@ -59,7 +59,7 @@ def _add_recipe(parser: argparse.ArgumentParser, words: str) -> None:
     parser.epilog = _WORDS.format(names="criteo-laptop, cifar-laptop, imagenet-smoke, ...") + words
 
 
-def run_prune(args: argparse.Namespace) -> Iterator[str]:
+def run_prune(args: argparse.Namespace) -> Generator[str, None, int]:
     """One run, and what came out."""
     from sparseopt.experiments.training.engine import Preempted
     from sparseopt.experiments.training.launching import Elsewhere
@@ -104,7 +104,7 @@ def describe(result: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def run_sweep(args: argparse.Namespace) -> Iterator[str]:
+def run_sweep(args: argparse.Namespace) -> Generator[str, None, int]:
     """All runs of a grid; the exit status is 1 if one of them failed."""
     from sparseopt.experiments.training.recipes import read_recipe
     from sparseopt.experiments.training.sweeping import run_sweep as run
@@ -112,7 +112,7 @@ def run_sweep(args: argparse.Namespace) -> Iterator[str]:
     cells = read_recipe(args.recipe, args.overrides).cells()
     if args.list:
         yield from columns([(cell.name,) for cell in cells])
-        return None
+        return 0
     failed = 0
     for number, outcome in enumerate(run(cells, args.jobs), start=1):
         told = next(describe(outcome.result)) if outcome.result is not None else f"{outcome.name}: {outcome.failure}"
