@@ -318,7 +318,9 @@ def an_error_of_one_process_ends_both(bench: Bench) -> list[str]:
 @check
 def what_is_wrong_from_the_start_is_told_once(bench: Bench) -> list[str]:
     wrong = require(bench.two("start", "data=nowhere"), (2, "sparseopt: there is nothing at nowhere"), (0, ""))
-    wrong += require(bench.two("start", "batch=125"), (2, "sparseopt: training.batch is 125, which 2 processes"), (0, ""))
+    wrong += require(
+        bench.two("start", "batch=125"), (2, "sparseopt: training.batch is 125, which 2 processes"), (0, "")
+    )
     unequal = bench.two("start", prepare={1: lambda: setattr(engine.Trainer, "_pruned", lambda self: fail())})
     wrong += require(unequal, (2, "sparseopt: the 7th image"), (0, ""))
     said = bench.two("start", "ema=0.9", strategy="fsdp")

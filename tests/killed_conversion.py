@@ -159,7 +159,8 @@ class Bench:
 
 
 def every(bench: Bench, step: int, wrong: Callable[[], None] | None) -> dict[str, Any]:
-    finished = right = 0
+    finished: list[int] = []
+    right = 0
     moments = range(1, bench.total + 1, step)
     for last in moments:
         bench.clear()
@@ -167,7 +168,7 @@ def every(bench: Bench, step: int, wrong: Callable[[], None] | None) -> dict[str
         if status != -signal.SIGKILL:
             bench.problems.append(f"operation {last}: status {status}")
         if bench.out.exists():
-            finished += 1
+            finished.append(last)
             if tree(bench.out) != bench.reference:
                 bench.problems.append(f"operation {last}: looks finished, and is not")
         right += bench.check(f"operation {last}", bench.run(0, wrong))

@@ -208,7 +208,9 @@ class Bench:
 def kills(bench: Bench, words: list[str]) -> dict[str, Any]:
     for what, number in zip(words[::2], words[1::2], strict=True):
         action = half_line if what == "half" else kill
-        bench.command(lambda what=what, number=number, action=action: at(what.replace("half", "line"), int(number), action))
+        bench.command(
+            lambda what=what, number=number, action=action: at(what.replace("half", "line"), int(number), action)
+        )
     bench.command()
     return {"differs": bench.differs()}
 

@@ -146,7 +146,9 @@ def test_only_damaged_checkpoints(reports: dict[str, Any]) -> None:
 @pytest.mark.parametrize("where", LIMITS)
 def test_no_space(where: str, reports: dict[str, Any]) -> None:
     report = report_of(reports, f"limit:{where}")
-    sentence_of(report, r"\S+seed0 cannot be written to \(File too large\): make room; the same command then goes on .*\.")
+    sentence_of(
+        report, r"\S+seed0 cannot be written to \(File too large\): make room; the same command then goes on .*\."
+    )
     assert "result.json" not in report["partial"]
     assert not any(name.endswith(".tmp") for name in report["partial"])
     assert report["statuses"] == [2, 0]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,7 +122,9 @@ def test_every_parameter_is_in_one_group_but_the_logits() -> None:
     everything = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert len(set(everything)) == len(everything)
     assert sorted(everything + [id(p) for p in logits]) == sorted(id(p) for p in model.parameters())
-    of_embeddings = [p for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()]
+    of_embeddings = [
+        p for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()
+    ]
     assert of_embeddings
     assert [id(p) for p in tables["params"]] == [id(p) for p in of_embeddings]
     assert (first["weight_decay"], tables["weight_decay"]) == (0.1, 0.0)
@@ -215,9 +218,10 @@ def test_a_table_is_rewritten_in_one_step(folder: RunFolder, monkeypatch: pytest
     def fails(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fails)
-        folder.rewind(10)
+        with pytest.raises(KeyboardInterrupt):
+            folder.rewind(10)
     assert (folder.path / "steps.csv").read_bytes() == before
 
 
@@ -233,7 +237,9 @@ def test_json_is_whole_or_not_there(folder: RunFolder, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match=r"run cannot be written to \(No space left on device\): make room; .*\.") as caught:
+        with pytest.raises(
+            OSError, match=r"run cannot be written to \(No space left on device\): make room; .*\."
+        ) as caught:
             folder.write_json("result.json", {"a": 2})
     assert caught.value.errno is None  # a sentence, which is told as it is
     assert folder.read_json("result.json")["c"] == [1, "x"]
@@ -368,7 +374,9 @@ def test_clicks_of_one_kind_have_no_auc() -> None:
     found = click_metrics(click_outputs(z, torch.ones(20)), itself)
     assert math.isnan(found["auc"])
     assert found["loss"] == pytest.approx(float(nn.functional.softplus(-z.double()).mean()), rel=1e-12)
-    assert math.isnan(click_metrics(click_outputs(torch.full((4,), torch.nan), torch.tensor([0.0, 1, 0, 1])), itself)["auc"])
+    assert math.isnan(
+        click_metrics(click_outputs(torch.full((4,), torch.nan), torch.tensor([0.0, 1, 0, 1])), itself)["auc"]
+    )
 
 
 Metrics = Callable[[Iterator[tuple[Tensor, Any]], Gather], dict[str, float]]
@@ -378,7 +386,7 @@ def split_is_whole(metrics: Metrics, outputs: Callable[..., Iterator[Any]], exam
     """The law: whatever process has which examples, and were it none, all find what one finds."""
     whole = metrics(outputs(*examples), itself)
     for cuts in ([0, 100, 301], [0, 0, 301], [0, 7, 150, 301]):
-        parts = [tuple(each[a:b] for each in examples) for a, b in zip(cuts, cuts[1:], strict=False)]
+        parts = [tuple(each[a:b] for each in examples) for a, b in pairwise(cuts)]
         found = Ranks(len(parts)).run(lambda rank, gather, parts=parts: metrics(outputs(*parts[rank]), gather))
         for each in found:
             if each is None or any(abs(each[key] - whole[key]) > 1e-12 for key in whole):
@@ -457,7 +465,9 @@ def test_one_process_agrees_with_itself() -> None:
 
 def test_lost_processes_are_known_by_their_errors() -> None:
     assert launching.is_lost(torch.distributed.DistBackendError("NCCL communicator was aborted"))
-    assert launching.is_lost(RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    assert launching.is_lost(
+        RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    )
     assert not launching.is_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not launching.is_lost(ValueError("Connection closed by peer"))
 
@@ -486,7 +496,9 @@ def test_batch_norms_are_recalibrated() -> None:
     norm = network[2]
     norm.running_mean += 7.0
     batches = [torch.randn(n, 3, dtype=torch.float64) for n in (8, 8, 5, 8)]
-    fabric = launching.make_fabric(SimpleNamespace(accelerator="cpu", devices=1, nodes=1, strategy="auto", precision="32-true"))
+    fabric = launching.make_fabric(
+        SimpleNamespace(accelerator="cpu", devices=1, nodes=1, strategy="auto", precision="32-true")
+    )
     run: Any = SimpleNamespace(fabric=fabric, feed=Feed(batches), inputs=lambda batch: (batch,))
     weights = {name: parameter.clone() for name, parameter in network.named_parameters()}
     recalibrate(run, network, 3)

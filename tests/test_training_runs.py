@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def test_a_run_and_what_it_leaves_behind(prune: Run, columns: Path, tmp_path: Pa
     steps, epochs = table(folder, "steps.csv"), table(folder, "epochs.csv")
     assert [int(row["step"]) for row in steps] == [3, 6, 9, 12, 15, 18, 21, 24]
     assert [int(row["step"]) for row in epochs] == [8, 16, 24]
-    assert [{key: value if key == "phase" else float(value) for key, value in row.items()} for row in epochs] == result["curve"]
+    assert [{key: value if key == "phase" else float(value) for key, value in row.items()} for row in epochs] == result[
+        "curve"
+    ]
     assert [row["phase"] for row in steps] == ["dense"] + ["sparsify"] * 4 + ["sparse"] * 3  # of the next step
     assert float(steps[-1]["lr"]) == pytest.approx(0.001)
     assert all(0.0 < float(row["loss"]) < 2.0 for row in steps)
@@ -217,10 +220,14 @@ def accumulation_changes_nothing(prune: Run, tmp_path: Path) -> bool:
     one, two = (load_file(tmp_path / "runs" / f"in{parts}" / "model.safetensors") for parts in (1, 2))
     assert all(tensor.dtype == torch.float64 for tensor in one.values())
     close = all(torch.allclose(one[name], two[name], rtol=1e-12, atol=1e-12) for name in one)
-    return close and np.allclose(losses(tmp_path / "runs" / "in1"), losses(tmp_path / "runs" / "in2"), rtol=1e-12, atol=0)
+    return close and np.allclose(
+        losses(tmp_path / "runs" / "in1"), losses(tmp_path / "runs" / "in2"), rtol=1e-12, atol=0
+    )
 
 
-def test_accumulated_gradients_are_those_of_the_batch(prune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accumulated_gradients_are_those_of_the_batch(
+    prune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert accumulation_changes_nothing(prune, tmp_path)
     split = ClickTask.split
 
@@ -277,7 +284,7 @@ def test_gradients_are_clipped(clip: str, prune: Run, tmp_path: Path, trace: lis
     assert prune("--name", "run", f"clip={clip}", training=plain, pruning={"method": "dense"})[0] == 0
     moves = [
         sum(float((after[name] - before[name]).square().sum()) for name in after) ** 0.5
-        for before, after in zip(trace, trace[1:], strict=False)
+        for before, after in pairwise(trace)
     ]
     assert min(moves) > 0.0
     assert (max(moves) <= 0.1 * 0.01 * 1.001) is (clip != "null")
@@ -298,7 +305,14 @@ def test_a_run_that_diverges_is_recorded_as_such(prune: Run, run: Run, columns: 
 
 
 def test_numbers_that_json_has_not_are_told() -> None:
-    first = {"name": "run", "metrics": {"valid_auc": None}, "steps": 3, "seconds": 0.5, "dropped": 0.0, "compressed": None}
+    first = {
+        "name": "run",
+        "metrics": {"valid_auc": None},
+        "steps": 3,
+        "seconds": 0.5,
+        "dropped": 0.0,
+        "compressed": None,
+    }
     assert next(iter(describe(first))) == "run: valid auc nan; 3 steps in 0 s"
 
 
@@ -396,7 +410,9 @@ def test_runs_with_several_processes_get_a_command_each(
 ) -> None:
     """Commands are not really started here: what they would do is done in this process."""
     monkeypatch.chdir(tmp_path)
-    file = write_recipe(tmp_path / "recipe.yaml", training={"steps": 2}, pruning={"method": "magnitude", "schedule": "own"})
+    file = write_recipe(
+        tmp_path / "recipe.yaml", training={"steps": 2}, pruning={"method": "magnitude", "schedule": "own"}
+    )
     recipe = read_recipe(file, [f"data={columns}", "lr=[0.01, 0.02]", "devices=2"])
     started = []
 
@@ -428,7 +444,13 @@ def image_recipe(file: Path, data: dict[str, Any], **training: Any) -> Path:
         "task": "images",
         "data": {"workers": 0, **data},
         "model": {"name": "resnet20"},
-        "pruning": {"method": "magnitude", "sparsity": 0.5, "block": 8, "min_blocks": 4, "exclude": ["conv1", "linear"]},
+        "pruning": {
+            "method": "magnitude",
+            "sparsity": 0.5,
+            "block": 8,
+            "min_blocks": 4,
+            "exclude": ["conv1", "linear"],
+        },
         "training": {"batch": 8, "optimizer": "sgd", "lr": 0.05, "decay": "cosine", "label_smoothing": 0.1, **training},
         "hardware": {"accelerator": "cpu"},
         "output": {"compress": False, "plots": False, "tensorboard": False, "log_steps": 1},

@@ -57,7 +57,9 @@ NAME = "sequential-attention-pp_b8_s50_seed0"
 
 def recipe(**sections: dict[str, Any]) -> dict[str, Any]:
     """`RECIPE` with other values in its sections."""
-    return {key: {**value, **sections.get(key, {})} if isinstance(value, dict) else value for key, value in RECIPE.items()}
+    return {
+        key: {**value, **sections.get(key, {})} if isinstance(value, dict) else value for key, value in RECIPE.items()
+    }
 
 
 def write_recipe(file: Path, **sections: dict[str, Any]) -> Path:

@@ -14,6 +14,7 @@ import atexit
 import logging
 import subprocess
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,15 +48,13 @@ def make_fabric(hardware: Hardware) -> Fabric:
     elif strategy == "ddp":
         # Logits that a phase does not use get zeros and not None: no parameter is ever without a gradient.
         strategy = DDPStrategy(gradient_as_bucket_view=True)
-    fabric = Fabric(
+    return Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
         strategy=strategy,
         precision=hardware.precision,
     )
-    atexit.register(_end_others, fabric)
-    return fabric
 
 
 def launch(fabric: Fabric) -> None:
@@ -69,11 +68,13 @@ def launch(fabric: Fabric) -> None:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+    if processes := getattr(getattr(fabric, "_launcher", None), "procs", []):
+        atexit.register(_end, processes)
 
 
-def _end_others(fabric: Fabric) -> None:
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Leave no process behind that waits for this one; those that notice its end have ended by themselves."""
-    for process in getattr(getattr(fabric, "_launcher", None), "procs", []):
+    for process in processes:
         try:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

@@ -67,6 +67,7 @@ class ImageData(Section):
     workers : processes that read.
     classes : how many; null counts them.
     test : for "cifar" in the folder cifar10: which encoding of the test images is for validation.
+    cache : where decoded images are kept; null leaves it to the command.
     holdout : train without this share of the images and take them for validation.
     """
 
@@ -79,6 +80,7 @@ class ImageData(Section):
     workers: Natural = 4
     classes: Count | None = None
     test: Literal["lossless", "jpeg"] = "lossless"
+    cache: Text | None = None
     holdout: Share = 0.0
 
 

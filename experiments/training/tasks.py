@@ -86,7 +86,7 @@ def make_task(recipe: Recipe) -> Task:
 
     What is read faster in another form is kept in the folder `data.cache`, or `output.folder` / "data".
     """
-    cache = Path(getattr(recipe.data, "cache", None) or Path(recipe.output.folder, "data"))
+    cache = Path(recipe.data.cache or Path(recipe.output.folder, "data"))
     if recipe.task == "clicks":
         from sparseopt.experiments.training.click_task import ClickTask
 

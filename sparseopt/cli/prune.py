@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 from sparseopt.console import columns, positive_integer
@@ -76,7 +77,26 @@ def run_prune(args: argparse.Namespace) -> Generator[str, None, int]:
         return 0  # the status of the first process counts, and it tells why
     if result is not None and not args.quiet:
         yield from describe(result)
+        yield from _tables(Path(cell.recipe.output.folder, result["name"]))
     return 0
+
+
+def _tables(folder: Path) -> Iterator[str]:
+    """Write the run beside the paper's tables, and say what the folder has."""
+    from sparseopt.experiments.tables import as_markdown, collect, document
+    from sparseopt.experiments.tables.cells import KINDS, kind_of
+
+    layers = folder / "compression.txt"
+    if layers.is_file():
+        yield layers.read_text(encoding="utf-8").rstrip()
+    runs = collect(folder)
+    tables = [
+        as_markdown(document(runs, kind)) for kind in KINDS if any(kind_of(run.settings) == kind for run in runs.runs)
+    ]
+    if tables:
+        (folder / "table.md").write_text("\n".join(tables), encoding="utf-8")
+    names = sorted(file.name for file in folder.iterdir() if file.suffix in (".md", ".png", ".safetensors"))
+    yield f"{folder} has {', '.join(names)}"
 
 
 def _say(sentence: str) -> None:
