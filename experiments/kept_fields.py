@@ -2,9 +2,9 @@
 
     python -m sparseopt.experiments.kept_fields RUNS [--json FILE]
 
-RUNS is a folder of runs by the recipes for clicks. In the first dense layer, a matrix of hidden x (fields * width), field
-j is in use if a weight in columns j * width, ..., (j + 1) * width - 1 is not 0, unit i if one in row i is not. Two methods
-that keep equally many blocks can put them all on few fields, or on many. Means over seeds.
+RUNS is a folder of runs by the recipes for clicks. In the first dense layer, hidden x (fields * width), field
+j is in use if a weight in its columns j * width, ..., (j + 1) * width - 1 is not 0, unit i if one in row i is not. Two
+methods that keep equally many blocks can put them all on few fields, or on many. Means over seeds.
 """
 
 from __future__ import annotations
