@@ -248,14 +248,16 @@ class ColumnsWriter:
         kept = json.loads(json.dumps(dict(meta or {})))
         digests: dict[str, dict[str, str]] = {}
         for part, rows in self.parts.items():
-            arrays = {name: mapped(self._file(part, name), kind, rows) for name, kind in self._kinds.items()}
-            unwritten = arrays[LABEL] == UNWRITTEN
+            unwritten = mapped(self._file(part, LABEL), self._kinds[LABEL], rows) == UNWRITTEN
             if unwritten.any():
                 raise ValueError(
                     f"{np.count_nonzero(unwritten)} rows of part {part!r} were not written, row {np.argmax(unwritten)} "
                     f"first: write them before finish."
                 )
-            digests[part] = {name: digest(array) for name, array in arrays.items()}
+            # One after the other: pages of a mapped file count as memory until it is let go.
+            digests[part] = {
+                name: digest(mapped(self._file(part, name), kind, rows)) for name, kind in self._kinds.items()
+            }
         replace_text(self.folder / META, as_text({"format": FORMAT, **self._content, "sha256": digests, "meta": kept}))
         (self.folder / UNFINISHED).unlink(missing_ok=True)
         return Columns.open(self.folder)

@@ -60,8 +60,9 @@ def finish(run: Trainer) -> dict[str, Any]:
 def _written(run: Trainer, plain: nn.Module, layers: Plan | None, found: dict[str, float]) -> dict[str, Any] | None:
     """Write all that is made of the network; what there is to say of the compressed one."""
     with replacing(run.folder.path / "model.safetensors") as file:
-        # Layers that share a tensor would each write it.
-        file.write(tensor_bytes({name: tensor.clone() for name, tensor in plain.state_dict().items()}))
+        # In torch's usual order of memory, and one copy each where layers share a tensor.
+        whole = {name: tensor.contiguous().clone() for name, tensor in plain.state_dict().items()}
+        file.write(tensor_bytes(whole))
     if run.recipe.output.plots:
         draw_run(run, plain)
     if layers is None or not run.recipe.output.compress:

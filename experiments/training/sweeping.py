@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
+from sparseopt.experiments.training.engine import Preempted
 from sparseopt.experiments.training.recipes import Cell
 from sparseopt.experiments.training.running import finished, run_recipe
 from sparseopt.experiments.training.tasks import make_task
@@ -40,6 +42,8 @@ class Outcome(NamedTuple):
 
 def run_sweep(cells: Sequence[Cell], jobs: int = 1) -> Iterator[Outcome]:
     """Run the cells of a grid, `jobs` at a time, and say of each what came out, in the order in which they finish.
+
+    SIGTERM ends it with Preempted.
 
     Parameters
     ----------
@@ -86,7 +90,7 @@ def _listening() -> Iterator[None]:
     def stop(*_: Any) -> NoReturn:
         for worker in multiprocessing.active_children():
             worker.terminate()
-        raise SystemExit(143)
+        raise Preempted("told to stop, and so are the runs, which save what they are at: the same command goes on.")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -108,7 +112,9 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        while True:  # a training takes the first one as a request to save; nobody takes the next one
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2.0)
 
 
 def _prepare(cells: Sequence[Cell]) -> None:

@@ -126,6 +126,7 @@ def describe(result: dict[str, Any]) -> Iterator[str]:
 
 def run_sweep(args: argparse.Namespace) -> Generator[str, None, int]:
     """All runs of a grid; the exit status is 1 if one of them failed."""
+    from sparseopt.experiments.training.engine import Preempted
     from sparseopt.experiments.training.recipes import read_recipe
     from sparseopt.experiments.training.sweeping import run_sweep as run
 
@@ -134,8 +135,12 @@ def run_sweep(args: argparse.Namespace) -> Generator[str, None, int]:
         yield from columns([(cell.name,) for cell in cells])
         return 0
     failed = 0
-    for number, outcome in enumerate(run(cells, args.jobs), start=1):
-        told = next(describe(outcome.result)) if outcome.result is not None else f"{outcome.name}: {outcome.failure}"
-        failed += outcome.failure is not None
-        yield f"[{number}/{len(cells)}] {told}"
+    try:
+        for number, outcome in enumerate(run(cells, args.jobs), start=1):
+            told = next(describe(outcome.result)) if outcome.failure is None else f"{outcome.name}: {outcome.failure}"
+            failed += outcome.failure is not None
+            yield f"[{number}/{len(cells)}] {told}"
+    except Preempted as error:
+        yield str(error)
+        return 143
     return 1 if failed else 0
