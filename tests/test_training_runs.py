@@ -150,11 +150,12 @@ def test_a_run_and_what_it_leaves_behind(prune: Run, columns: Path, tmp_path: Pa
 def test_what_is_said(run: Run, columns: Path, tmp_path: Path) -> None:
     file = write_recipe(tmp_path / "recipe.yaml")
     status, said, complaints = run("prune", file, f"data={columns}", "steps=4", "schedule=own", "method=magnitude")
-    metrics, share = said.splitlines()
+    metrics, share, *_, left = said.splitlines()
     assert status == 0
     assert metrics.startswith("magnitude_b8_s50_seed0: valid loss 0.")
     assert "; 4 steps in " in metrics
     assert re.fullmatch(r"(4[89]|5[012])\.\d % of the weights in the pruned layers are exactly 0", share)
+    assert re.match(r"runs/magnitude_b8_s50_seed0 has .*model\.safetensors", left)
     assert "4/4" in complaints  # the bar
 
 
