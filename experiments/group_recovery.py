@@ -1,6 +1,6 @@
 """Which planted groups are found: every regularizer and every selector on the same linear regressions.
 
-    python -m sparseopt.experiments.group_recovery --json group-recovery.json --figures .    about 15 minutes
+    python -m sparseopt.experiments.group_recovery --json group-recovery.json --figures .    16 minutes of one CPU
     python -m sparseopt.experiments.group_recovery --quick                                   seconds: small, few methods
     python -m sparseopt.experiments.group_recovery --from group-recovery.json --figures .    tables and pictures again
 

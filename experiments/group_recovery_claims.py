@@ -96,8 +96,8 @@ def _transition(rows: Sequence[Row]) -> Iterator[Claim]:
                 name,
                 abs(z),
                 f"With k known (best), {name} needs n = {reached(mine)} for 50 % exact recovery, the group lasso "
-                f"{reached(base)}: over all n {_percent(_bits(mine))} against {_percent(_bits(base))}; {wins} "
-                f"problems are solved by {name} alone, {losses} by the group lasso alone.",
+                f"{reached(base)}: over all n {_percent(_bits(mine))} against {_percent(_bits(base))}; solved by "
+                f"{name} alone: {wins}, by the group lasso alone: {losses}.",
             )
 
 

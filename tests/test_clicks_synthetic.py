@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("polars", reason="raw rows are written by polars")
 
+from sparseopt.experiments.clicks.lines import parsed
 from sparseopt.experiments.clicks.synthetic import KINDS, make_columns, write_raw
 
 LINE = re.compile(rb"[01](\t(-?\d{1,18})?){13}(\t([0-9a-f]{8})?){26}")
@@ -68,9 +69,8 @@ def test_kinds_of_malformed_lines_differ(tmp_path: Path) -> None:
 
 
 def test_the_reader_of_raw_rows_agrees(tmp_path: Path) -> None:
-    raw = pytest.importorskip("sparseopt.experiments.clicks.raw")
     made = write_raw(tmp_path / "train.tsv", 1000, malformed=25)
-    rows = raw.parsed(made.path.read_bytes())
+    rows = parsed(made.path.read_bytes())
     assert rows.lines == 1025
     assert [line for line, _ in rows.bad] == [each.line for each in made.malformed]
     assert int(rows.label.sum()) == made.clicks

@@ -167,7 +167,7 @@ def test_criteo_recipes_are_pruned_as_the_paper_says() -> None:
 def test_a_shipped_recipe_says_what_it_is(name: str, root: Path) -> None:
     recipe = read_recipe(name)
     assert f"\nsparseopt {'sweep' if recipe.sweep else 'prune'} {name} data=DIR" in recipe.about
-    assert "Cost (estimate" in recipe.about
+    assert "\nCost" in recipe.about
     assert "arXiv 2402.17902" in recipe.about
     text = (root / "experiments" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
     assert max(map(len, text.splitlines())) <= 120
@@ -230,7 +230,7 @@ def test_shipped_recipes_are_the_same_after_writing(name: str) -> None:
 @pytest.mark.parametrize("name", ["criteo-laptop", "cifar-laptop"])
 def test_a_laptop_sweep_has_the_single_training_in_it(name: str) -> None:
     def decisive(recipe: Recipe) -> dict[str, Any]:
-        return {key: each for key, each in recipe.to_mapping().items() if key not in ("about", "output")}
+        return {key: each for key, each in recipe.to_mapping().items() if key not in ("about", "hardware", "output")}
 
     single = read_recipe(name).single()
     inside = [cell for cell in the_cells(f"{name}-sweep") if cell.name == single.name]

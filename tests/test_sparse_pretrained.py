@@ -108,6 +108,7 @@ def test_a_process_that_only_has_transformers_computes_the_same_bits(tmp_path: P
     model = made(bert)
     save_pretrained(model, tmp_path)
     code = (
+        "from sparseopt.experiments.images.vision import prepare_torchvision; prepare_torchvision()\n"
         "import sys, torch; from sparseopt.nn.sparse.pretrained import load_pretrained; torch.set_num_threads(1)\n"
         "x = torch.tensor([[1, 5, 7, 2], [1, 9, 31, 2]])\n"
         "torch.save(load_pretrained('.')(x).logits.detach(), 'logits')"

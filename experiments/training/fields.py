@@ -132,7 +132,8 @@ def _sentence(fault: Any, keys: Collection[str]) -> str:
     key = ".".join(str(part) for part in fault["loc"]) or "a recipe"
     value, kind = fault["input"], fault["type"]
     if kind == "extra_forbidden":
-        return f"{key} is no key of a recipe: {nearest_key(key, keys)}"
+        named = key if key.isprintable() else repr(key)
+        return f"{named} is no key of a recipe: {nearest_key(key, keys)}"
     if kind == "missing":
         return f"{key} is missing."
     if kind in ("model_type", "model_attributes_type", "dict_type"):

@@ -137,8 +137,9 @@ def run_sweep(args: argparse.Namespace) -> Generator[str, None, int]:
     failed = 0
     try:
         for number, outcome in enumerate(run(cells, args.jobs), start=1):
-            told = next(describe(outcome.result)) if outcome.failure is None else f"{outcome.name}: {outcome.failure}"
-            failed += outcome.failure is not None
+            done, failure = outcome.result, outcome.failure
+            told = f"{outcome.name}: {failure}" if done is None else next(describe(done))
+            failed += failure is not None
             yield f"[{number}/{len(cells)}] {told}"
     except Preempted as error:
         yield str(error)
