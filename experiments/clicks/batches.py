@@ -51,11 +51,9 @@ class Readable(Protocol):
     @property
     def rows(self) -> int:
         """How many there are."""
-        ...
 
     def read(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
         """Rows start, ..., stop - 1."""
-        ...
 
 
 class Batches:

@@ -31,11 +31,9 @@ class Feed(Protocol):
 
     def __len__(self) -> int:
         """Global batches of an epoch."""
-        ...
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """This process's share of the global batches start, start + 1, ... of an epoch."""
-        ...
 
 
 class Task(Protocol):
@@ -46,39 +44,30 @@ class Task(Protocol):
 
     def network(self) -> nn.Module:
         """A fresh network, initialised from torch's global generator, or the one that the recipe starts from."""
-        ...
 
     def feed(self, part: str, batch: int, rank: int, world: int) -> Feed:
         """Batches of "train", shuffled, or "valid", in order and to the last example."""
-        ...
 
     def split(self, batch: Any, parts: int) -> list[Any]:
         """A batch as `parts` batches, for accumulated gradients."""
-        ...
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """The positional arguments of the network."""
-        ...
 
     def size(self, batch: Any) -> int:
         """Examples in a batch."""
-        ...
 
     def loss(self, output: Tensor, batch: Any) -> Tensor:
         """The mean training loss of a batch."""
-        ...
 
     def right(self, output: Tensor, batch: Any) -> Tensor:
         """The share of the examples that are named rightly."""
-        ...
 
     def metrics(self, outputs: Iterator[tuple[Tensor, Any]], gather: Gather) -> dict[str, float]:
         """What the outputs for all batches of a feed are worth."""
-        ...
 
     def facts(self) -> dict[str, Any]:
         """What a reader of results should know of the examples: numbers and names, none of the data."""
-        ...
 
 
 def make_task(recipe: Recipe) -> Task:
