@@ -32,7 +32,7 @@ import numpy as np
 
 from sparseopt.experiments.bench_solvers import environment
 from sparseopt.experiments.group_recovery_claims import conclusions
-from sparseopt.experiments.group_recovery_report import Row, tables
+from sparseopt.experiments.group_recovery_report import Row, read_rows, tables
 from sparseopt.experiments.planted_groups import METHODS, RULES, Refits, Score, Setting, judge, largest_size, planted
 
 __all__ = ["Outcome", "Panel", "main", "outcomes", "panels", "run"]
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.source is not None:
         stored = json.loads(options.source.read_text(encoding="utf-8"))
-        about, rows = stored["environment"], [Row.of(each) for each in stored["rows"]]
+        about, rows = stored["environment"], read_rows(stored)
     else:
         began = time.perf_counter()
         about, rows = environment([], 1), []
@@ -190,7 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about["seconds"], about["cpu_seconds"] = round(time.perf_counter() - began), round(time.process_time())
     print(f"{tables(rows)}\n\n{conclusions(rows)}")
     if options.json is not None:
-        stored = {"environment": about, "rows": [asdict(row) for row in rows]}
+        settings = list({str(row.setting): row.setting for row in rows}.values())  # each once: rows have its number
+        listed = [{**asdict(row), "setting": settings.index(row.setting)} for row in rows]
+        stored = {"environment": about, "settings": settings, "rows": listed}
         options.json.write_text(json.dumps(stored, separators=(",", ":")).replace('{"panel"', '\n{"panel"') + "\n")
     if options.figures is not None:
         from sparseopt.experiments.group_recovery_figures import draw

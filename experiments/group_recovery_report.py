@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf, sqrt
 from typing import Any
 
-__all__ = ["Row", "ceiling", "half", "needed", "paired", "reached", "table", "tables", "wilson"]
+__all__ = ["Row", "ceiling", "half", "needed", "paired", "reached", "read_rows", "table", "tables", "wilson"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Row:
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
+
+
+def read_rows(stored: Mapping[str, Any]) -> list[Row]:
+    """The rows of a file, which has each setting once and its number in the rows."""
+    return [Row.of({**each, "setting": stored["settings"][each["setting"]]}) for each in stored["rows"]]
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:

@@ -24,7 +24,17 @@ from sparseopt import REGULARIZERS, select_path
 from sparseopt.experiments import group_recovery
 from sparseopt.experiments.group_recovery import main, outcomes, panels
 from sparseopt.experiments.group_recovery_claims import Claim, claims, conclusions, strongest
-from sparseopt.experiments.group_recovery_report import Row, ceiling, half, needed, paired, table, tables, wilson
+from sparseopt.experiments.group_recovery_report import (
+    Row,
+    ceiling,
+    half,
+    needed,
+    paired,
+    read_rows,
+    table,
+    tables,
+    wilson,
+)
 from sparseopt.experiments.planted_groups import (
     METHODS,
     RULES,
@@ -392,7 +402,7 @@ def test_a_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     printed = capsys.readouterr().out
     assert "The strongest" in printed
     stored = json.loads(file.read_text(encoding="utf-8"))
-    rows = [Row.of(each) for each in stored["rows"]]
+    rows = read_rows(stored)
     quick = panels(quick=True)
     assert {each.panel for each in rows} == {panel.name for panel in quick}
     assert {each.method for each in rows} == {name for panel in quick for name in panel.methods}
