@@ -8,7 +8,7 @@ the strongest of each kind, a fifth of all at most.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil, inf, log, sqrt
 from typing import NamedTuple
 
@@ -77,6 +77,34 @@ def _curves(rows: Sequence[Row]) -> Curves:
     return out
 
 
+class _Duel(NamedTuple):
+    """A method and what it is held against, on the same problems."""
+
+    name: str
+    rule: str
+    mine: list[Row]
+    other: list[Row]
+    wins: int
+    losses: int
+    weight: float
+
+    @property
+    def rates(self) -> tuple[str, str]:
+        return _percent(_bits(self.mine)), _percent(_bits(self.other))
+
+
+def _duels(
+    rows: Sequence[Row], rules: tuple[str, ...], against: Callable[[str, str], tuple[str, str]]
+) -> Iterator[_Duel]:
+    """Every method by one of the rules, against the method and rule that `against` says, where there is one."""
+    curves = _curves(rows)
+    for (name, rule), mine in curves.items():
+        other = curves.get(against(name, rule))
+        if rule in rules and other is not None and other is not mine:
+            wins, losses, z = paired(_bits(mine), _bits(other))
+            yield _Duel(name, rule, mine, other, wins, losses, abs(z))
+
+
 def _bits(rows: Sequence[Row]) -> str:
     return "".join(row.exact for row in rows)
 
@@ -86,82 +114,67 @@ def _percent(bits: str) -> str:
 
 
 def _transition(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    base = curves.get(("l2", "best"))
-    for (name, rule), mine in curves.items():
-        if rule == "best" and name != "l2" and base is not None and not all(row.short for row in mine):
-            wins, losses, z = paired(_bits(mine), _bits(base))
+    for duel in _duels(rows, ("best",), lambda name, rule: ("l2", rule)):
+        if not all(row.short for row in duel.mine):
+            mine, lasso = duel.rates
             yield Claim(
                 "transition",
-                name,
-                abs(z),
-                f"With k known (best), {name} needs n = {reached(mine)} for 50 % exact recovery, the group lasso "
-                f"{reached(base)}: over all n {_percent(_bits(mine))} against {_percent(_bits(base))}; solved by "
-                f"{name} alone: {wins}, by the group lasso alone: {losses}.",
+                duel.name,
+                duel.weight,
+                f"With k known (best), {duel.name} needs n = {reached(duel.mine)} for 50 % exact recovery, the group "
+                f"lasso {reached(duel.other)}: over all n {mine} against {lasso}; solved by {duel.name} alone: "
+                f"{duel.wins}, by the group lasso alone: {duel.losses}.",
             )
 
 
 def _composite(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        plain = curves.get((name.removeprefix("composite-"), rule))
-        if rule in ("first", "ebic") and name.startswith("composite-") and plain is not None:
-            wins, losses, z = paired(_bits(mine), _bits(plain))
-            yield Claim(
-                "composite",
-                name,
-                abs(z),
-                f"By the rule {rule}, problem (1) with q = {name.removeprefix('composite-')} recovers "
-                f"{_percent(_bits(mine))} against {_percent(_bits(plain))} of the separable penalty ({wins} won, "
-                f"{losses} lost).",
-            )
+    for duel in _duels(rows, ("first", "ebic"), lambda name, rule: (name.removeprefix("composite-"), rule)):
+        mine, plain = duel.rates
+        yield Claim(
+            "composite",
+            duel.name,
+            duel.weight,
+            f"By the rule {duel.rule}, problem (1) with q = {duel.name.removeprefix('composite-')} recovers {mine} "
+            f"against {plain} of the separable penalty ({duel.wins} won, {duel.losses} lost).",
+        )
 
 
 def _rules(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        if rule == "first":
-            pool = curves[name, "best"]
-            _, _, z = paired(_bits(pool), _bits(mine))
-            yield Claim(
-                "rules",
-                name,
-                abs(z),
-                f"The first k groups on the path of {name} are the true ones in {_percent(_bits(mine))} of the "
-                f"problems; the best k that any solution of the path names, in {_percent(_bits(pool))}.",
-            )
+    for duel in _duels(rows, ("first",), lambda name, _: (name, "best")):
+        first, pool = duel.rates
+        yield Claim(
+            "rules",
+            duel.name,
+            duel.weight,
+            f"The first k groups on the path of {duel.name} are the true ones in {first} of the problems; the best k "
+            f"that any solution of the path names, in {pool}.",
+        )
 
 
 def _unknown(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        if rule == "ebic":
-            known = curves[name, "best"]
-            _, _, z = paired(_bits(known), _bits(mine))
-            yield Claim(
-                "unknown k",
-                name,
-                abs(z),
-                f"Not knowing k costs {name} {_percent(_bits(known))} -> {_percent(_bits(mine))} of exact recoveries "
-                f"with EBIC; 50 % need n = {reached(mine)} instead of {reached(known)}.",
-            )
+    for duel in _duels(rows, ("ebic",), lambda name, _: (name, "best")):
+        unknown, known = duel.rates
+        yield Claim(
+            "unknown k",
+            duel.name,
+            duel.weight,
+            f"Not knowing k costs {duel.name} {known} -> {unknown} of exact recoveries with EBIC; 50 % need "
+            f"n = {reached(duel.mine)} instead of {reached(duel.other)}.",
+        )
 
 
 def _validation(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves(rows)
-    for (name, rule), mine in curves.items():
-        if rule == "validation":
-            other = curves[name, "ebic"]
-            last, k = mine[-1], mine[-1].setting["active"]
-            _, _, z = paired(_bits(other), _bits(mine))
-            yield Claim(
-                "validation",
-                name,
-                abs(z),
-                f"Chosen by validation error at n = {last.setting['n']}, {name} keeps {last.groups[0]:.1f} groups "
-                f"where {k} are true; over all n it is exact in {_percent(_bits(mine))} of the problems, by EBIC in "
-                f"{_percent(_bits(other))}.",
-            )
+    for duel in _duels(rows, ("validation",), lambda name, _: (name, "ebic")):
+        last = duel.mine[-1]
+        mine, ebic = duel.rates
+        yield Claim(
+            "validation",
+            duel.name,
+            duel.weight,
+            f"Chosen by validation error at n = {last.setting['n']}, {duel.name} keeps {last.groups[0]:.1f} groups "
+            f"where {last.setting['active']} are true; over all n it is exact in {mine} of the problems, by EBIC in "
+            f"{ebic}.",
+        )
 
 
 def _same(rows: Sequence[Row]) -> Iterator[Claim]:
@@ -264,21 +277,17 @@ def _correlation(rows: Sequence[Row]) -> Iterator[Claim]:
 
 
 def _against(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves([row for row in rows if row.panel == "correlation"])
-    for (name, rule), mine in curves.items():
-        base = curves.get(("l2", rule))
-        if rule == "first" and name != "l2" and base is not None:
-            for kind, where in (("within", "inside groups"), ("between", "of neighbouring groups")):
-                pairs = [(row, other) for row, other in zip(mine, base, strict=True) if row.setting[kind]]
-                if pairs:
-                    own, others = (_bits(side) for side in zip(*pairs, strict=True))
-                    yield Claim(
-                        "against",
-                        name,
-                        abs(paired(own, others)[2]),
-                        f"Under correlation {where} the first k groups of {name} are the true ones in {_percent(own)}, "
-                        f"those of the group lasso in {_percent(others)} of the problems.",
-                    )
+    for kind, where in (("within", "inside groups"), ("between", "of neighbouring groups")):
+        under = [row for row in rows if row.panel == "correlation" and row.setting[kind]]
+        for duel in _duels(under, ("first",), lambda name, rule: ("l2", rule)):
+            mine, lasso = duel.rates
+            yield Claim(
+                "against",
+                duel.name,
+                duel.weight,
+                f"Under correlation {where} the first k groups of {duel.name} are the true ones in {mine}, those of "
+                f"the group lasso in {lasso} of the problems.",
+            )
 
 
 def _independent(rows: Sequence[Row], correlated: Row) -> Row | None:
@@ -326,18 +335,15 @@ def _noise(rows: Sequence[Row]) -> Iterator[Claim]:
 
 
 def _exact(rows: Sequence[Row]) -> Iterator[Claim]:
-    curves = _curves([row for row in rows if row.panel == "exact"])
-    proved = curves.get(("exact", "first"))
-    unproved = sum(row.inaccurate for row in proved or ())
-    for (name, rule), mine in curves.items():
-        if proved is not None and rule == "best" and name != "exact":
-            wins, losses, _ = paired(_bits(mine), _bits(proved))
-            total = len(_bits(mine))
-            yield Claim(
-                "exact",
-                name,
-                abs(wins + losses) / sqrt(total) if wins + losses else sqrt(total) / 2.0,
-                f"On the small problems the exact search finds the true groups in {_percent(_bits(proved))}, {name} "
-                f"(best) in {_percent(_bits(mine))}; {name} alone is right in {wins} of {total} problems, the "
-                f"exact search alone in {losses}; {unproved} optima are not proved.",
-            )
+    for duel in _duels([row for row in rows if row.panel == "exact"], ("best",), lambda *_: ("exact", "first")):
+        total, split = sum(row.seeds for row in duel.mine), duel.wins + duel.losses
+        unproved = sum(row.inaccurate for row in duel.other)
+        mine, proved = duel.rates
+        yield Claim(
+            "exact",
+            duel.name,
+            split / sqrt(total) if split else sqrt(total) / 2.0,
+            f"On the small problems the exact search finds the true groups in {proved}, {duel.name} (best) in {mine}; "
+            f"{duel.name} alone is right in {duel.wins} of {total} problems, the exact search alone in {duel.losses}; "
+            f"{unproved} optima are not proved.",
+        )

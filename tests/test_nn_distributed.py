@@ -9,10 +9,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from shared_report import shared_report
 
 torch = pytest.importorskip("torch", reason="distributed pruning needs torch")
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
@@ -64,21 +64,9 @@ def outcome(folder: Path, processes: list[subprocess.Popen[str]]) -> dict[str, s
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the processes found: of several workers of pytest-xdist, one starts them, and the others wait for it."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "two_processes"
-    ready = folder / "report.json"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        end = time.monotonic() + 2.0 * LIMIT + 30.0
-        while not ready.exists() and time.monotonic() < end:
-            time.sleep(0.1)
-    else:
-        part = folder / "report.part"
-        part.write_text(json.dumps(outcome(folder, start(folder))))
-        part.rename(ready)
-    return json.loads(ready.read_text())
+    return shared_report(
+        tmp_path_factory, "two_processes", lambda folder: outcome(folder, start(folder)), 2.0 * LIMIT + 30.0
+    )
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ pytest.importorskip("pyarrow", reason="clicks are converted with pyarrow")
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     pytest.skip("this build of torch has no gloo", allow_module_level=True)
 
+from shared_report import shared_report  # noqa: E402
 from training_cases import NAME, outcome, table, write_recipe, write_rows  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "distributed_training.py"
@@ -49,31 +49,21 @@ CHECKS = (
 )
 
 
+def checked(folder: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, check=False, timeout=LIMIT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the script found: of several workers of pytest-xdist, one starts it, and the others wait."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "distributed_trainings"
-    ready = folder / "report.json"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        end = time.monotonic() + LIMIT + 30.0
-        while not ready.exists() and time.monotonic() < end:
-            time.sleep(0.1)
-    else:
-        command = [sys.executable, str(SCRIPT), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-        found = json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-3000:]}
-        part = folder / "report.part"
-        part.write_text(json.dumps(found))
-        part.rename(ready)
-    return json.loads(ready.read_text())
+    return shared_report(tmp_path_factory, "distributed_trainings", checked, LIMIT + 30.0)
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_two_processes(name: str, report: dict[str, Any]) -> None:
-    assert "failed" not in report, report["failed"]
     assert report[name] == []
 
 

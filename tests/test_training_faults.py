@@ -13,11 +13,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shared_report import shared_report
 
 pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("lightning", reason="training needs lightning")
@@ -58,28 +58,13 @@ def said_by_the_script(folder: Path) -> dict[str, Any]:
     may = shutil.which("unshare") and not subprocess.run([*alone, "true"], capture_output=True, check=False).returncode
     command = [*(alone if may else []), sys.executable, str(SCRIPT), str(folder), *TASKS]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-    return json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr[-3000:]}
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the script found: of several workers of pytest-xdist, one starts it, and the others wait."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "killed_trainings"
-    ready = folder / "report.json"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        end = time.monotonic() + LIMIT + 30.0
-        while not ready.exists() and time.monotonic() < end:
-            time.sleep(0.1)
-    else:
-        part = folder / "report.part"
-        part.write_text(json.dumps(said_by_the_script(folder)))
-        part.rename(ready)
-    found = json.loads(ready.read_text())
-    assert "failed" not in found, found["failed"]
-    return found
+    return shared_report(tmp_path_factory, "killed_trainings", said_by_the_script, LIMIT + 30.0)
 
 
 def report_of(reports: dict[str, Any], task: str) -> dict[str, Any]:
