@@ -114,3 +114,10 @@ def _leaves(value: Any, name: str) -> Any:
 def unequal(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     """The names under which two states differ."""
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def trained(steps: int = 6, method: str = "sequential-attention++", optimizer: str = "sgd", **settings: Any) -> Run:
+    run = Run(0, method, optimizer, **settings)
+    for _ in range(steps):
+        run.step()
+    return run

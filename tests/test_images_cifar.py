@@ -16,6 +16,7 @@ import image_cases as laws  # noqa: E402
 
 from sparseopt.experiments.cifar import Images, augmented, normalised  # noqa: E402
 from sparseopt.experiments.images.cifar_feed import CifarImages, CifarSet, has_official, read_cifar  # noqa: E402
+from sparseopt.experiments.images.order import Order  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,9 +34,16 @@ def numbered(rows: int = ROWS) -> CifarSet:
 class Numbers:
     """A feed whose images show what the laws look at: (n, 3, 1, 1) of number, a digest of what was drawn, 0."""
 
-    def __init__(self, rank: int = 0, world: int = 1, kind: type[CifarImages] = CifarImages, **options: Any) -> None:
-        options = {"batch": 6, "seed": 5, "augment": True} | options
-        self.feed = kind(numbered(), rank=rank, world=world, **options)
+    def __init__(
+        self,
+        rank: int = 0,
+        world: int = 1,
+        kind: type[CifarImages] = CifarImages,
+        augment: bool = True,
+        drop_last: bool = True,
+    ) -> None:
+        order = Order(ROWS, batch=6, seed=5, drop_last=drop_last, rank=rank, world=world)
+        self.feed = kind(numbered(), order, augment=augment)
         self.rows = self.feed.rows
 
     def __len__(self) -> int:
@@ -91,9 +99,9 @@ def test_draws_for_shares_alone_are_rejected() -> None:
 
 
 def test_images_are_normalised_and_moved() -> None:
-    plain = laws.batches(CifarImages(numbered(), 6, shuffle=False), 0)
+    plain = laws.batches(CifarImages(numbered(), Order(ROWS, 6, shuffle=False)), 0)
     assert torch.equal(plain[0][0], normalised(numbered().images.pixels[:6]))
-    moved = laws.batches(CifarImages(numbered(), 6, shuffle=False, augment=True), 0)
+    moved = laws.batches(CifarImages(numbered(), Order(ROWS, 6, shuffle=False), augment=True), 0)
     assert moved[0][0].shape == plain[0][0].shape
     assert moved[0][0].is_contiguous()
     assert not torch.equal(moved[0][0], plain[0][0])
@@ -104,6 +112,12 @@ def test_some_of_the_images() -> None:
     some = numbered().take(np.array([7, 3]))
     assert (len(some), some.classes, some.labels.tolist()) == (2, 10, [7, 3])
     assert some.names[3] == "cat"
+
+
+def test_an_order_of_other_images_is_rejected() -> None:
+    for rows in (ROWS - 1, ROWS + 1):
+        with pytest.raises(ValueError, match=f"there are {ROWS} images, and their order has {rows}: give Order"):
+            CifarImages(numbered(), Order(rows, 6))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -128,7 +142,7 @@ def test_the_official_files_are_read(tmp_path: Path) -> None:
     assert train.labels.tolist() == [0, 1, 2] * 5
     assert train.images.pixels[:, 5, 5, 0].tolist() == [i for i in range(5) for _ in range(3)]
     assert test.images.pixels[0, 0, :2].tolist() == [[5, 200, 5], [100, 5, 5]]
-    x, y = next(CifarImages(train, 5).epoch(0))
+    x, y = next(CifarImages(train, Order(15, 5)).epoch(0))
     assert (x.shape, y.shape) == ((5, 3, 32, 32), (5,))
 
 
@@ -161,5 +175,5 @@ def test_an_archive_of_pickles_that_was_changed_is_rejected(tmp_path: Path) -> N
 def test_the_test_images_beside_the_repository(shared_data: Path, part: str, rows: int) -> None:
     images = read_cifar(shared_data, part)
     assert len(images) == rows
-    found = laws.batches(CifarImages(images, 300, shuffle=False, drop_last=False), 0)
+    found = laws.batches(CifarImages(images, Order(rows, 300, shuffle=False, drop_last=False)), 0)
     assert torch.cat([y for _, y in found]).tolist() == images.labels.tolist()

@@ -45,8 +45,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ImageFiles:
     return find_images(laws.paint_folder(tmp_path_factory.mktemp("images"), COUNTS))
 
 
-def feed(files: ImageFiles, rank: int = 0, world: int = 1, **options: Any) -> FolderImages:
-    return FolderImages(files, laws.with_a_draw, **({"batch": 6, "seed": 5} | options), rank=rank, world=world)
+def feed(files: ImageFiles, rank: int = 0, world: int = 1, workers: int = 0, **options: Any) -> FolderImages:
+    order = Order(len(files), **({"batch": 6, "seed": 5} | options), rank=rank, world=world)
+    return FolderImages(files, laws.with_a_draw, order, workers=workers)
 
 
 # -- what is found -----------------------------------------------------------------------------------------------------
@@ -384,12 +385,14 @@ def test_imagenette_is_read(shared_data: Path) -> None:
         pytest.skip("imagenette_mini is not here")
     train, val = find_parts(shared_data / "imagenette_mini", classes=10)
     assert (len(train), len(val)) == (700, 250)
-    images = FolderImages(train, training_transform(size=32), 50)
+    images = FolderImages(train, training_transform(size=32), Order(len(train), 50))
     x, y = next(images.epoch(0))
     assert x.shape == (50, 3, 32, 32)
     assert y.min() >= 0
     assert y.max() < 10
-    judged = laws.batches(FolderImages(val, evaluation_transform(32, 36), 100, shuffle=False, drop_last=False), 0)
+    judged = laws.batches(
+        FolderImages(val, evaluation_transform(32, 36), Order(len(val), 100, shuffle=False, drop_last=False)), 0
+    )
     assert torch.cat([y for _, y in judged]).tolist() == val.labels.tolist()
     pixels = torch.cat([x for x, _ in judged])
     assert abs(float(pixels.mean())) < 0.3  # normalised

@@ -226,8 +226,9 @@ def test_default_weights_are_taken_from_the_folder_of_the_hub(tmp_path: Path, mo
 
 def test_the_weights_of_cifar_beside_the_repository(shared_data: Path) -> None:
     from sparseopt.experiments.images.cifar_feed import CifarImages, read_cifar
+    from sparseopt.experiments.images.order import Order
 
     model = image_model("resnet20", 10, weights=shared_data / "pretrained" / "resnet20-12fca82f.th").eval()
-    x, y = next(CifarImages(read_cifar(shared_data, "lossless"), 200, shuffle=False).epoch(0))
+    x, y = next(CifarImages(read_cifar(shared_data, "lossless"), Order(1000, 200, shuffle=False)).epoch(0))
     with torch.no_grad():
         assert (model(x).argmax(1) == y).float().mean() > 0.85

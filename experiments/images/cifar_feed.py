@@ -100,31 +100,20 @@ class CifarImages:
     Parameters
     ----------
     images : CifarSet
-    batch, seed, shuffle, drop_last, rank, world
-        See `Order`.
+    order : Order
+        Of so many images.
     augment : bool
         Move and reflect the images.
 
     >>> pixels = np.arange(5 * 32 * 32 * 3).reshape(5, 32, 32, 3).astype(np.uint8)
-    >>> feed = CifarImages(CifarSet(Images(pixels, np.arange(5))), batch=2)
+    >>> feed = CifarImages(CifarSet(Images(pixels, np.arange(5))), Order(rows=5, batch=2))
     >>> len(feed), [y.shape for x, y in feed.epoch(0)]
     (2, [torch.Size([2]), torch.Size([2])])
     """
 
-    def __init__(
-        self,
-        images: CifarSet,
-        batch: int,
-        *,
-        seed: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        rank: int = 0,
-        world: int = 1,
-        augment: bool = False,
-    ) -> None:
-        self.order = Order(len(images), batch, seed, shuffle, drop_last, rank, world)
-        self.rows = len(images)
+    def __init__(self, images: CifarSet, order: Order, *, augment: bool = False) -> None:
+        order.expect(len(images))
+        self.order, self.rows = order, order.rows
         self.images, self.augment = images.images, augment
 
     def __len__(self) -> int:

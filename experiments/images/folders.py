@@ -149,8 +149,8 @@ class FolderImages:
     files : ImageFiles
     transform : callable
         From an image of PIL to a tensor, see `presets`. It may draw from torch's global generator and no other.
-    batch, seed, shuffle, drop_last, rank, world
-        See `Order`.
+    order : Order
+        Of so many files; its seed is that of the transform too.
     workers : int
         Processes that read ahead; 0 reads in this one. The batches are the same.
 
@@ -161,23 +161,18 @@ class FolderImages:
         self,
         files: ImageFiles,
         transform: Transform,
-        batch: int,
+        order: Order,
         *,
-        seed: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        rank: int = 0,
-        world: int = 1,
         workers: int = 0,
     ) -> None:
         if workers < 0:
             raise ValueError(f"workers is {workers}: give at least 0.")
-        self.order = Order(len(files), batch, seed, shuffle, drop_last, rank, world)
-        self.rows = len(files)
+        order.expect(len(files))
+        self.order, self.rows = order, order.rows
         self._assignments = _Assignments()
         self._turn = 0
         self._loader: DataLoader[Any] = DataLoader(
-            _Reader(files, transform, seed),
+            _Reader(files, transform, order.seed),
             batch_size=None,  # an assignment is a batch already
             sampler=self._assignments,
             num_workers=workers,

@@ -74,6 +74,11 @@ class Order:
         full, rest = divmod(self.rows, self.batch)
         return full + (rest > 0 and not self.drop_last)
 
+    def expect(self, rows: int) -> None:
+        """Raise a ValueError if there are not so many images as this is an order of."""
+        if rows != self.rows:
+            raise ValueError(f"there are {rows} images, and their order has {self.rows}: give Order(rows={rows}, ...).")
+
     def check(self, epoch: int, start: int) -> None:
         """Raise a ValueError for an epoch or a first batch that does not exist; `start` may be the end."""
         if epoch < 0:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sparseopt.experiments.images.cifar_feed import CifarImages, has_official, read_cifar
 from sparseopt.experiments.images.folders import FolderImages, find_parts
 from sparseopt.experiments.images.models import image_model
-from sparseopt.experiments.images.order import held_out
+from sparseopt.experiments.images.order import Order, held_out
 from sparseopt.experiments.images.presets import evaluation_transform, training_transform
 from sparseopt.experiments.training.recipes import ImageData, Recipe
 from sparseopt.experiments.training.tasks import Feed, Gather, at_least_float, mean_loss
@@ -62,15 +62,14 @@ class ImageTask:
 
     def feed(self, part: str, batch: int, rank: int, world: int) -> Feed:
         training, images = part == "train", self.parts[part]
-        order: dict[str, Any] = {"shuffle": training, "drop_last": training, "rank": rank, "world": world}
-        order["seed"] = self.recipe.training.seed
+        order = Order(len(images), batch, self.recipe.training.seed, training, training, rank, world)
         if self.data.kind == "cifar":
-            return CifarImages(images, batch, augment=training and self.data.preset != "none", **order)
+            return CifarImages(images, order, augment=training and self.data.preset != "none")
         data = self.data
         transform = evaluation_transform(data.size, data.resize)
         if training:
             transform = training_transform(data.preset, data.size, data.resize, data.erasing)
-        return FolderImages(images, transform, batch, workers=data.workers, **order)
+        return FolderImages(images, transform, order, workers=data.workers)
 
     def split(self, batch: Any, parts: int) -> list[Any]:
         return list(zip(*(tensor.chunk(parts) for tensor in batch), strict=True))
