@@ -7,7 +7,6 @@ path        solutions from lam_max down, each started from the one before
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -16,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.problem import Problem
 from sparseopt.progress import shown
-from sparseopt.solution import ConvergenceWarning, Path, Solution
+from sparseopt.solution import ConvergenceWarning, Path
 from sparseopt.solvers import BlockDescent, compress
+from sparseopt.solvers.descent import Progress
 
 __all__ = ["lam_grid", "lam_max", "path"]
 
@@ -99,14 +99,13 @@ def path(
     solved, intercept_of = (problem, None) if short is None else short
     descent = BlockDescent(solved)
     grid = _grid(lams, n_lams, ratio, descent, solved)
-    found: list[tuple[Solution, Any, Any]] = []
+    penalty = solved.shrinkage
+    found: list[tuple[Progress, Any, Array]] = []
     for lam in shown(grid, progress):
-        solution = descent.solve(solved.shrinkage.at(float(lam)), tol, max_epochs)
-        W = problem.matrix(solution.w)
-        features = np.flatnonzero(W.any(axis=1))
-        b = solution.intercept if intercept_of is None else intercept_of(W)
-        found.append((replace(solution, w=np.empty(0)), (features, W[features]), np.atleast_1d(b)))
-    failed = sum(not solution.status.ok for solution, _, _ in found)
+        done = descent.advance(penalty.at(float(lam)), tol, max_epochs)
+        rows = descent.point.nonzero()
+        found.append((done, rows, descent.point.b if intercept_of is None else intercept_of(*rows)))
+    failed = sum(not done.status.ok for done, _, _ in found)
     if failed:
         warnings.warn(
             f"{failed} of {len(grid)} solutions on the path are less accurate than tol={tol:g}: see Path.statuses.",
@@ -119,11 +118,11 @@ def path(
         grid,
         tuple(rows for _, rows, _ in found),
         b[:, 0] if b.shape[1] == 1 else b,
-        np.array([solution.history[-1][1] for solution, _, _ in found]),
-        np.array([solution.history[-1][2] for solution, _, _ in found]),
-        tuple(solution.status for solution, _, _ in found),
-        np.array([solution.epochs for solution, _, _ in found]),
-        np.array([solution.seconds for solution, _, _ in found]),
+        np.array([done.history[-1][1] for done, _, _ in found]),
+        np.array([done.history[-1][2] for done, _, _ in found]),
+        tuple(done.status for done, _, _ in found),
+        np.array([done.epochs for done, _, _ in found]),
+        np.array([done.seconds for done, _, _ in found]),
     )
 
 

@@ -13,7 +13,8 @@ block, whatever r is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -130,8 +131,12 @@ class Penalty:
 
     def at(self, lam: float) -> Penalty:
         """The same penalty with another lam; the knots of a `Scaled` regularizer move with it."""
-        q = self.q._replace(lam=float(lam)) if isinstance(self.q, Scaled) and lam > 0.0 else self.q
-        return replace(self, q=q, lam=lam)
+        lam = bounded_number("lam", lam, np.inf)
+        other = copy(self)  # what stays has been checked: on a path this is called for every lam
+        object.__setattr__(other, "lam", lam)
+        if isinstance(self.q, Scaled) and lam > 0.0:
+            object.__setattr__(other, "q", self.q._replace(lam=lam))
+        return other
 
     def value(self, w: ArrayLike) -> float:
         """Omega(w) for w of shape (p,) or (p, K)."""

@@ -195,7 +195,7 @@ def test_compressed_problem_is_the_same_function(options: dict, outputs: int, si
     rng = np.random.default_rng(1)
     for _ in range(5):
         W = rng.normal(size=(12, outputs))
-        b = intercept_of(W) if problem.intercept else np.zeros(outputs)
+        b = intercept_of(np.arange(12), W) if problem.intercept else np.zeros(outputs)
         w = W[:, 0] if outputs == 1 else W
         assert short.value(w) == pytest.approx(problem.value(w, b), rel=1e-11)
         np.testing.assert_allclose(short.gradient(w)[0], problem.gradient(w, b)[0], atol=1e-11)

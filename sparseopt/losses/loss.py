@@ -134,7 +134,7 @@ class Loss(ABC):
         if not kept or self._over(v, high) or self._over(-v, -low) or self._tilts(v):
             return float("inf")
         with np.errstate(over="ignore", under="ignore"):
-            f = self.sample_conjugate(np.clip(v, low, high))
+            f = self.sample_conjugate(v if _is_infinite(low) and _is_infinite(high) else np.clip(v, low, high))
             f[self._dropped] = 0.0
             total = float((self.s @ f).sum())
         return total if self.offset is None else total - float(np.vdot(a, self.offset))
@@ -161,6 +161,8 @@ class Loss(ABC):
         low, high = self.domain()
         c = 1.0
         for side, bound in ((v, high), (-v, -low)):
+            if _is_infinite(bound):
+                continue
             beyond = side > bound + ROUNDING * np.maximum(1.0, np.abs(bound))
             if beyond.any():
                 c = min(c, float((np.broadcast_to(bound, side.shape)[beyond] / side[beyond]).min()))
@@ -248,12 +250,21 @@ class Loss(ABC):
         if a.shape != self.y.shape:
             raise ValueError(f"a has shape {a.shape} but y has shape {self.y.shape}: pass one row per sample, (n, K).")
         with np.errstate(over="ignore", under="ignore"):
-            v = a / np.where(self.s > 0.0, self.s, 1.0)[:, None]
+            v = a / self._divisor
         return v, not a[self._dropped].any()
+
+    @cached_property
+    def _divisor(self) -> Array:
+        return np.where(self.s > 0.0, self.s, 1.0)[:, None]
 
     @staticmethod
     def _over(v: Array, bound: Array | float) -> bool:
-        return bool(np.any(v > bound + ROUNDING * np.maximum(1.0, np.abs(bound))))
+        return not _is_infinite(bound) and bool(np.any(v > bound + ROUNDING * np.maximum(1.0, np.abs(bound))))
 
     def _tilts(self, v: Array) -> bool:
         return self.sums_to_zero and bool(np.any(np.abs(v.sum(axis=1)) > ROUNDING))
+
+
+def _is_infinite(bound: Array | float) -> bool:
+    """Whether a bound of the domain is no bound at all."""
+    return isinstance(bound, float) and abs(bound) == np.inf

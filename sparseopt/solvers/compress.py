@@ -25,8 +25,9 @@ __all__ = ["compress"]
 Array = NDArray[np.float64]
 
 
-def compress(problem: Problem) -> tuple[Problem, Callable[[Array], Array]] | None:
-    """The problem with at most p + 1 samples and no intercept, and the best intercept as a function of W (p, K).
+def compress(problem: Problem) -> tuple[Problem, Callable[[NDArray[np.int64], Array], Array]] | None:
+    """The problem with at most p + 1 samples and no intercept, and its best intercept: a function of the features with
+    nonzero coefficients and of those coefficients, (k, K).
 
     None if the loss is not squares, the design is sparse, or fewer than 4 samples per feature make it pointless.
 
@@ -73,5 +74,5 @@ def compress(problem: Problem) -> tuple[Problem, Callable[[Array], Array]] | Non
     short = Squares(np.vstack([target, rest]), np.ones(rank + 1))
     return (
         Problem(Dense(columns), short, problem.penalty),
-        lambda W: y_mean - x_mean @ W,
+        lambda features, values: y_mean - x_mean[features] @ values,
     )

@@ -10,6 +10,8 @@ with the weighted means m; that too is monotone in c, being a minimum over shift
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,7 @@ from sparseopt.solvers.steps import Model
 __all__ = ["Curvature"]
 
 Array = NDArray[np.float64]
+BY_LOOPS = 16  # features; the Gram matrix of a larger block is computed by BLAS
 LARGEST_BASIS = 256  # features; larger blocks are majorised by their largest eigenvalue
 RAISE = 0.05  # of the mean curvature, added before blocks are decomposed: small c_i may then grow
 KAPPA = 1.25  # growth of the curvature at which blocks are decomposed again
@@ -65,25 +68,30 @@ class Curvature:
         if not new.size:
             return
         groups, design = self.problem.groups, self.problem.design
+        self._make_room(new)
+        c = self.reference
+        total = float(c.sum()) if self.problem.intercept else 0.0
+        means = self._reference_means(new)
         sizes = groups.sizes[new]
-        small = sizes <= LARGEST_BASIS
-        spectra: list[Array] = [np.empty(0)] * len(new)
-        bases: list[Array] = [np.empty(0)] * len(new)
-        grams = block_grams(design, groups, new[small], self.reference)
-        if self.problem.intercept:
-            shift = self._reference_means(new[small])
-            total = self.reference.sum()
-            grams = [H - total * np.outer(m, m) for H, m in zip(grams, shift, strict=True)]
-        for d in np.unique(sizes[small]):
-            chosen = np.flatnonzero(small & (sizes == d))
-            within = np.flatnonzero(sizes[small] == d)
-            vals, vecs = np.linalg.eigh(np.stack([grams[k] for k in within]))
-            vals = np.maximum(vals, 0.0)
-            for k, e, V in zip(chosen, vals, vecs, strict=True):
-                spectra[k], bases[k] = e, (V.ravel() if d > 1 else np.empty(0))
-        for k in np.flatnonzero(~small):
-            spectra[k] = block_curvature(design, groups, self.reference, new[k : k + 1])
-        self._append(new, spectra, bases)
+        some = new[sizes <= BY_LOOPS]
+        if some.size:
+            uniform = c[:1] if c.min() == c.max() else c
+            _decompose(
+                design, groups.indices, groups.indptr, some, uniform, np.empty(len(c)), means, total,
+                self.slot, self.val_at, self.vec_at, self.vals, self.vecs,
+            )  # fmt: skip
+        for g in new[sizes > BY_LOOPS]:
+            at, vec_at = self.val_at[self.slot[g]], self.vec_at[self.slot[g]]
+            if vec_at < 0:
+                self.vals[at] = block_curvature(design, groups, c, [g])[0]
+                continue
+            H = block_grams(design, groups, [g], c)[0]
+            if total > 0.0:
+                m = means[groups[int(g)]]
+                H -= total * np.outer(m, m)
+            e, V = np.linalg.eigh(H)
+            self.vals[at : at + len(e)] = np.maximum(e, 0.0)
+            self.vecs[vec_at : vec_at + V.size] = V.ravel()
 
     @property
     def model(self) -> Model:
@@ -102,19 +110,22 @@ class Curvature:
         self.vec_at = np.zeros(0, dtype=np.int64)
         self.vals = np.zeros(0)
         self.vecs = np.zeros(0)
+        self.n_blocks = self.n_vals = self.n_vecs = 0  # what of these arrays is in use
         self.reference = np.zeros(0)
         self.kappa = 1.0
 
-    def _append(self, new: NDArray[np.int64], spectra: list[Array], bases: list[Array]) -> None:
-        self.slot[new] = len(self.val_at) + np.arange(len(new))
-        val_sizes = [len(e) for e in spectra]
-        vec_sizes = np.array([len(V) for V in bases], dtype=np.int64)
-        starts = len(self.vals) + np.cumsum([0, *val_sizes[:-1]])
-        vec_starts = len(self.vecs) + np.cumsum([0, *vec_sizes[:-1]])
-        self.val_at = np.concatenate([self.val_at, starts])
-        self.vec_at = np.concatenate([self.vec_at, np.where(vec_sizes > 0, vec_starts, -1)])
-        self.vals = np.concatenate([self.vals, *spectra])
-        self.vecs = np.concatenate([self.vecs, *bases])
+    def _make_room(self, new: NDArray[np.int64]) -> None:
+        """Slots for the groups `new`; the arrays grow by half at least, so that a path copies them a few times only."""
+        sizes = self.problem.groups.sizes[new]
+        based = (sizes > 1) & (sizes <= LARGEST_BASIS)
+        n_vals, n_vecs = np.where(sizes <= LARGEST_BASIS, sizes, 1), np.where(based, sizes**2, 0)
+        self.slot[new] = self.n_blocks + np.arange(len(new))
+        stop = self.n_blocks + len(new)
+        self.val_at, self.vec_at = _longer(self.val_at, stop), _longer(self.vec_at, stop)
+        self.val_at[self.n_blocks : stop] = self.n_vals + np.cumsum(n_vals) - n_vals
+        self.vec_at[self.n_blocks : stop] = np.where(based, self.n_vecs + np.cumsum(n_vecs) - n_vecs, -1)
+        self.n_blocks, self.n_vals, self.n_vecs = stop, self.n_vals + int(n_vals.sum()), self.n_vecs + int(n_vecs.sum())
+        self.vals, self.vecs = _longer(self.vals, self.n_vals), _longer(self.vecs, self.n_vecs)
 
     def _find_means(self, ids: NDArray[np.int64]) -> None:
         if not self.problem.intercept:
@@ -125,11 +136,14 @@ class Curvature:
             self.means[features] = _products(self.problem, features, self.full) / max(self.total, 1e-300)
             self._mean_known[new] = True
 
-    def _reference_means(self, ids: NDArray[np.int64]) -> list[Array]:
-        if not ids.size:
-            return []
-        products = _products(self.problem, self.problem.groups.features(ids), self.reference)
-        return np.split(products / self.reference.sum(), np.cumsum(self.problem.groups.sizes[ids])[:-1])
+    def _reference_means(self, ids: NDArray[np.int64]) -> Array:
+        """Means m weighted by the reference curvature, (p,), filled for the features of `ids`."""
+        if not self.problem.intercept or self.problem.loss.is_quadratic:  # squares: the reference is the curvature
+            return self.means
+        means = np.zeros(self.p)
+        features = self.problem.groups.features(ids)
+        means[features] = _products(self.problem, features, self.reference) / self.reference.sum()
+        return means
 
 
 def _products(problem: Problem, features: NDArray[np.int64], c: Array) -> Array:
@@ -142,3 +156,35 @@ def _products(problem: Problem, features: NDArray[np.int64], c: Array) -> Array:
 @kernel
 def _dots(design, features, rows, out):
     design.block_dot(features, 0, len(features), rows, out)
+
+
+@kernel
+def _decompose(design, indices, indptr, ids, c, scratch, means, total, slot, val_at, vec_at, vals, vecs):
+    """Eigenvalues, and eigenvectors row by row, of the blocks `ids` in their slots."""
+    for g in ids:
+        lo, hi = indptr[g], indptr[g + 1]
+        d = hi - lo
+        H = np.empty((d, d))
+        design.block_gram(indices, lo, hi, c, scratch, H)
+        if total > 0.0:
+            for i in range(d):
+                for j in range(d):
+                    H[i, j] -= total * means[indices[lo + i]] * means[indices[lo + j]]
+        at, vec_from = val_at[slot[g]], vec_at[slot[g]]
+        if d == 1:
+            vals[at] = max(H[0, 0], 0.0)
+            continue
+        e, V = np.linalg.eigh(H)
+        for i in range(d):
+            vals[at + i] = max(e[i], 0.0)
+            for j in range(d):
+                vecs[vec_from + i * d + j] = V[i, j]
+
+
+def _longer(array: NDArray[Any], size: int) -> NDArray[Any]:
+    """The array, or a copy with room for `size` entries."""
+    if size <= len(array):
+        return array
+    longer = np.zeros(max(size, len(array) * 3 // 2), dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer

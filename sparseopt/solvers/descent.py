@@ -22,6 +22,7 @@ import time
 import warnings
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,7 +37,7 @@ from sparseopt.solvers.blocks import TIE
 from sparseopt.solvers.gradients import Gradients
 from sparseopt.solvers.iterate import Iterate
 
-__all__ = ["BlockDescent", "bcd"]
+__all__ = ["BlockDescent", "Progress", "bcd"]
 
 Array = NDArray[np.float64]
 CARE = 0.01  # beyond it, failed checks cost more than the sweeps that were saved
@@ -89,8 +90,17 @@ def bcd(
     return solution
 
 
+class Progress(NamedTuple):
+    """How a solver got to a solution: see `Solution`."""
+
+    status: Status
+    epochs: int
+    seconds: float
+    history: tuple[tuple[float, float, float], ...]
+
+
 class BlockDescent:
-    """Block coordinate descent with a state that persists: `solve(penalty)` for one penalty after the other.
+    """Block coordinate descent with a state that persists: `advance(penalty)` for one penalty after the other.
 
     Parameters
     ----------
@@ -101,7 +111,7 @@ class BlockDescent:
     """
 
     def __init__(self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None) -> None:
-        self.problem = problem
+        self.problem = self._current = problem  # the current one has the penalty that is being solved for
         self.point = Iterate(problem, start)
         self.gradients = Gradients(problem.design, problem.groups)  # where the point was last checked
         self.lam = np.inf  # for which the point was last solved
@@ -113,22 +123,31 @@ class BlockDescent:
 
     def solve(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Solution:
         """The solution for one penalty, from where the last one ended."""
+        done = self.advance(penalty, tol, max_epochs)
+        W, b = self.point.W, self.point.b
+        w, intercept = (W[:, 0].copy(), float(b[0])) if len(b) == 1 else (W.copy(), b.copy())
+        return Solution(w, intercept, self._current, done.status, done.epochs, done.seconds, done.history)
+
+    def advance(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Progress:
+        """Move `point` to the solution for one penalty, from where the last one ended."""
         if not 0.0 < tol < np.inf:
             raise ValueError(f"tol is {tol}: pass a positive number, such as 1e-6.")
         if max_epochs < 1:
             raise ValueError(f"max_epochs is {max_epochs}: pass at least 1.")
         began = time.perf_counter()
         if isinstance(penalty.shape, Lifted) and not self.warm:
-            self.solve(Penalty(L2(), penalty.groups, penalty.lam, penalty.l1_ratio, penalty.ridge), 1e-4, max_epochs)
+            self.advance(Penalty(L2(), penalty.groups, penalty.lam, penalty.l1_ratio, penalty.ridge), 1e-4, max_epochs)
         self.warm = True
         self.point.take(penalty)
         self.point.predict(self.lam)
-        ids = self._first_set()
+        if penalty is not self._current.penalty:
+            self._current = replace(self.problem, penalty=penalty)
+        chosen = self._first_set()
         history = []
         epochs, failures, status = 0, 0, None
         while status is None:
-            epochs += self.point.minimise(ids, self._goal(tol), max_epochs - epochs)
-            accuracy, violators = self._check(ids)
+            epochs += self.point.minimise(np.flatnonzero(chosen), self._goal(tol), max_epochs - epochs)
+            accuracy, violators = self._check(chosen)
             history.append((time.perf_counter() - began, self.objective, accuracy))
             if accuracy <= tol and (self.point.convex or not violators.size):
                 status = Status.CONVERGED
@@ -140,20 +159,18 @@ class BlockDescent:
                 self.care *= 0.1
                 failures += 1
                 status = Status.STALLED if failures > 12 else None
-            ids = np.union1d(ids, violators)
+            chosen[violators] = True
         self.care = max(self.care, 0.01 * CARE)
         self.lam = penalty.lam
-        point = self.point
-        w, b = (point.W[:, 0].copy(), float(point.b[0])) if len(point.b) == 1 else (point.W.copy(), point.b.copy())
-        return Solution(w, b, self._problem(), status, epochs, time.perf_counter() - began, tuple(history))
+        return Progress(status, epochs, time.perf_counter() - began, tuple(history))
 
     def zero_threshold(self, penalty: Penalty) -> float:
         """`sparseopt.lam_max` for this penalty at any lam."""
         if not penalty.penalised.any():
             return 0.0
-        self.solve(Penalty(L2(), penalty.groups, 1e100), 1e-9)
+        self.advance(Penalty(L2(), penalty.groups, 1e100), 1e-9)
         seen, omega = penalty.penalised, self.point.partition.omega
-        self.gradients.ensure(np.flatnonzero(seen))
+        self.gradients.ensure(seen)
         top = float((self.gradients.norms(0.0)[seen] / omega[seen]).max())
         plain = penalty.is_group_lasso and penalty.l1_ratio == 0.0
         if plain or top == 0.0 or penalty.q.slope_at_zero() == 0.0:
@@ -171,11 +188,6 @@ class BlockDescent:
             low, high = (low, middle) if quiet(middle) else (middle, high)
         return high
 
-    def _problem(self) -> Problem:
-        if self.point.penalty is self.problem.penalty:
-            return self.problem
-        return replace(self.problem, penalty=self.point.penalty)
-
     def _goal(self, tol: float) -> float:
         if self.point.convex:
             return self.care * max(tol * abs(self.objective), self.floor)
@@ -187,22 +199,24 @@ class BlockDescent:
 
     # -- working sets --------------------------------------------------------------------------------------------------
 
-    def _first_set(self) -> NDArray[np.int64]:
+    def _first_set(self) -> NDArray[np.bool_]:
         """Groups to start with."""
-        if not self.gradients.known:
-            self._check(np.empty(0, dtype=np.int64))
         point, penalty = self.point, self.point.penalty
-        kept = (point.norms() > 0.0) | ~penalty.penalised
+        kept = (point.norms() > 0.0) | ~point.penalised
+        if not self.gradients.known:
+            self._check(np.zeros_like(kept))
         threshold = (2.0 * penalty.lam - self.lam) * penalty.q.slope_at_zero() * (1.0 - penalty.l1_ratio)
-        if 0.0 < threshold < np.inf:
+        strong = 0.0 < threshold < np.inf
+        if strong:
             kept |= self._exceeding(threshold * point.partition.omega, ~kept)
-        best = self._best(self._wakes(~kept), max(FIRST_GUESS, 2 * int(kept.sum())))
-        return np.union1d(np.flatnonzero(kept), best)
+        if not (strong and point.convex and penalty.lam <= self.lam):  # else no group passes lam and fails the rule
+            kept[self._best(self._wakes(~kept), max(FIRST_GUESS, 2 * int(kept.sum())))] = True
+        return kept
 
     def _exceeding(self, threshold: Array, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The groups of `among` whose gradient norm exceeds the threshold; undecided ones are computed."""
         over = among & (self._gradient_norms() > threshold)
-        if self.gradients.ensure(np.flatnonzero(over)):
+        if self.gradients.ensure(over):
             over &= self._gradient_norms() > threshold
         return over
 
@@ -218,18 +232,22 @@ class BlockDescent:
 
     # -- the check of all groups ---------------------------------------------------------------------------------------
 
-    def _check(self, ids: NDArray[np.int64]) -> tuple[float, NDArray[np.int64]]:
-        """Relative gap or stationarity, and the groups outside `ids` that optimality wants nonzero."""
-        point, problem = self.point, self._problem()
-        A = dual_candidate(problem, point.z) if point.convex else problem.loss.derivative(point.z)
-        self.gradients.at(A)
+    def _check(self, chosen: NDArray[np.bool_]) -> tuple[float, NDArray[np.int64]]:
+        """Relative gap or stationarity, and the groups not chosen that optimality wants nonzero."""
+        point, problem = self.point, self._current
+        rows = point.rows
+        if point.convex and point.has_free:
+            rows = np.ascontiguousarray(dual_candidate(problem, point.z).T)
+        A = rows.T
+        self.gradients.at(rows)
         self.objective = point.value()
+        penalised = point.penalised
         zero = point.norms() == 0.0
-        self.gradients.ensure(ids if not point.convex else np.flatnonzero(~zero | ~point.penalty.penalised))
-        wakes = self._wakes(zero & point.penalty.penalised)
-        violators = self._best(np.setdiff1d(wakes, ids), max(FIRST_GUESS, len(ids)))
+        self.gradients.ensure(chosen if not point.convex else ~(zero & penalised))
+        wakes = self._wakes(zero & penalised)
+        violators = self._best(wakes[~chosen[wakes]], max(FIRST_GUESS, int(chosen.sum())))
         if not point.convex:
-            return self._largest_move(ids, A), violators
+            return self._largest_move(np.flatnonzero(chosen), A), violators
         # Groups still uncertain lie below their threshold, so they do not limit the dual point.
         dual = dual_bound(problem, A, self.gradients.V, self._gradient_norms())
         gap = self.objective - dual
@@ -245,18 +263,19 @@ class BlockDescent:
         if isinstance(point.shape, Lifted):
             seen = point.penalty.penalised
             rest = float(point.penalty.q.value(omega[seen] * point.norms()[seen]).sum())
-        ids = np.flatnonzero(among)
         while True:  # a group that does not wake under an upper bound of its gradient does not wake
+            ids = np.flatnonzero(among)
             out = np.zeros(len(ids), dtype=np.bool_)
             norms, L = self._gradient_norms(), self._all_curvatures()
             _wake(point.shape, point.terms, point.partition, L, norms, ids, rest, out)
-            ids = ids[out]
-            if not self.gradients.ensure(ids):
-                return ids
+            among = np.zeros_like(among)
+            among[ids[out]] = True
+            if not self.gradients.ensure(among):
+                return ids[out]
 
     def _largest_move(self, ids: NDArray[np.int64], A: Array) -> float:
         """`stationarity` of the groups in the working set; those outside are zero, and `_wakes` has judged them."""
-        point, problem = self.point, self._problem()
+        point, problem = self.point, self._current
         V = np.zeros_like(self.gradients.V)
         features = problem.groups.features(ids)
         V[features] = self.gradients.V[features]
@@ -273,10 +292,10 @@ class BlockDescent:
         point = self.point
         if point.convex or point.loss.is_quadratic:
             return False
-        target, moves = prox_moves(self._problem(), point.W, self.gradients.V, self._all_curvatures())
+        target, moves = prox_moves(self._current, point.W, self.gradients.V, self._all_curvatures())
         value = point.value()
         here = point.W, point.b, point.z
-        moves[np.setdiff1d(np.arange(len(moves)), point.touched)] = 0.0  # their gradient may be an estimate
+        moves[~point.is_touched] = 0.0  # the gradient of others may be an estimate
         for g in np.argsort(-moves)[: np.count_nonzero(moves > tol * self._scale)]:
             rows = self.problem.groups[int(g)]
             point.W = here[0].copy()

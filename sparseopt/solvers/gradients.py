@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sparseopt.designs import Design
 from sparseopt.groups import Groups
-from sparseopt.jit import kernel
+from sparseopt.jit import kernel, vectorized_kernel
 
 __all__ = ["Gradients", "dual_norms"]
 
@@ -35,13 +35,15 @@ class Gradients:
         self.design, self.groups = design, groups
         self.spread: Array | None = None  # bound of ||X_g - 1 m_g'||
         self.level = np.empty(0)  # ||m_g||
-        self._norms, self._mu = np.empty(0), -1.0
+        self._all = np.arange(len(groups))
+        self._norms, self._mu = np.empty(len(groups)), -1.0
         self.known = 0  # products made so far
-        self.past_A = self.past_V = np.empty(0)  # the last of them, one per row
+        self.past_A = self.past_V = np.empty((0, 0, 0))  # the last of them
+        self.past_gram = np.zeros((MEMORY, MEMORY))  # of past_A
 
-    def at(self, A: Array) -> None:
-        """Take a new A, (n, K)."""
-        self.A = A
+    def at(self, rows: Array) -> None:
+        """Take a new A' = rows, (K, n) and contiguous; it must stay as it is while it is asked about."""
+        self.rows = rows
         if self.known < PATIENCE:
             self._complete()
             return
@@ -49,55 +51,48 @@ class Gradients:
             self.spread, self.level = np.empty(len(self.groups)), np.empty(len(self.groups))
             ones = np.ones((1, self.design.shape[0]))
             _block_bounds(self.design, self.groups.indices, self.groups.indptr, ones, self.spread, self.level)
-        past = self.past_A[: self.known]  # at most MEMORY rows
-        flat = A.T.ravel()
-        gram = past @ past.T
-        gram[np.diag_indices(len(gram))] *= 1.0 + 1e-12
-        a = np.linalg.lstsq(gram, past @ flat, rcond=1e-12)[0]
-        error = flat - a @ past
-        tilt = float(np.linalg.norm(error.reshape(A.T.shape).sum(axis=1)))
-        self.V = (a @ self.past_V[: self.known]).reshape(-1, A.shape[1])
-        # Rounding of the sum itself: a few units of the largest term.
-        rounding = 1e-15 * float(np.abs(a) @ np.sqrt(gram.diagonal()))
-        self.slack = self.spread * (float(np.linalg.norm(error)) + rounding) + self.level * (tilt + rounding)
+        self.V, self.slack = np.empty(self.past_V.shape[1:]), np.empty(len(self.groups))
+        _recall(
+            self.past_A, self.past_V, self.past_gram, min(self.known, MEMORY), rows, self.spread, self.level,
+            self.V, self.slack,
+        )  # fmt: skip
         self._mu = -1.0
 
     def norms(self, mu: float) -> Array:
         """Upper bounds of ||soft(X_g'A, mu)||, exact where slack is 0. Do not write into them."""
         if mu != self._mu:
-            self._norms, self._mu = np.empty(len(self.groups)), mu
-            self._update(np.arange(len(self.groups)))
+            self._mu = mu
+            dual_norms(self.V, self.groups.indices, self.groups.indptr, mu, self._all, self._norms)
+            self._norms += self.slack
         return self._norms
 
-    def ensure(self, ids: NDArray[np.int64]) -> bool:
-        """Make the groups `ids` exact; whether any was not."""
-        ids = ids[self.slack[ids] > 0.0]
+    def ensure(self, among: NDArray[np.bool_]) -> bool:
+        """Make the groups `among` exact; whether any was not."""
+        ids = np.flatnonzero(among & (self.slack > 0.0))
         if not ids.size:
             return False
         groups = self.groups
-        if groups.sizes[ids].sum() > WORTH * groups.n_features:
+        sizes = groups.sizes[ids]
+        if sizes.sum() > WORTH * groups.n_features:
             self._complete()
-            return True
-        rows = np.ascontiguousarray(self.A.T)
-        scratch = np.empty((int(groups.sizes[ids].max()), len(rows)))
-        _some(self.design, groups.indices, groups.indptr, ids, rows, scratch, self.V)
-        self.slack[ids] = 0.0
-        self._update(ids)
+        else:
+            scratch = np.empty((int(sizes.max()), len(self.rows)))
+            _some(self.design, groups.indices, groups.indptr, ids, self.rows, scratch, self.V)
+            self.slack[ids] = 0.0
+            if self._mu >= 0.0:
+                dual_norms(self.V, groups.indices, groups.indptr, self._mu, ids, self._norms)
         return True
 
-    def _update(self, ids: NDArray[np.int64]) -> None:
-        if self._mu >= 0.0:
-            dual_norms(self.V, self.groups.indices, self.groups.indptr, self._mu, ids, self._norms)
-            self._norms[ids] += self.slack[ids]
-
     def _complete(self) -> None:
-        self.V = self.design.rmatvec(self.A)
+        self.V = self.design.rmatvec(self.rows.T)
         self.slack = np.zeros(len(self.groups))
         self._mu = -1.0
         if not self.known:
-            self.past_A, self.past_V = np.zeros((MEMORY, self.A.size)), np.zeros((MEMORY, self.V.size))
-        row = self.known % MEMORY
-        self.past_A[row], self.past_V[row] = self.A.T.ravel(), self.V.ravel()
+            self.past_A, self.past_V = np.zeros((MEMORY, *self.rows.shape)), np.zeros((MEMORY, *self.V.shape))
+        at = self.known % MEMORY
+        self.past_A[at], self.past_V[at] = self.rows, self.V
+        flat = self.past_A.reshape(MEMORY, -1)
+        self.past_gram[at] = self.past_gram[:, at] = flat @ flat[at]
         self.known += 1
 
 
@@ -111,6 +106,82 @@ def dual_norms(V, indices, indptr, mu, ids, out):
                 v = max(abs(V[indices[j], k]) - mu, 0.0)
                 total += v * v
         out[g] = np.sqrt(total)
+
+
+@kernel
+def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
+    """V = sum_i a_i V_i and the slack of every group, for the a that fits A best."""
+    a = np.empty(known)
+    for i in range(known):
+        a[i] = 0.0
+        for k in range(rows.shape[0]):
+            a[i] += _dot(past_A[i, k], rows[k])
+    _solve(gram, known, a)
+    error = np.empty(rows.shape[1])
+    squares = 0.0
+    tilts = 0.0
+    for k in range(rows.shape[0]):
+        error[:] = rows[k]
+        for i in range(known):
+            _add(past_A[i, k], -a[i], error)
+        squares += _dot(error, error)
+        tilts += _sum(error) ** 2
+    # Rounding of the sum itself: a few units of the largest term.
+    rounding = 0.0
+    for i in range(known):
+        rounding += 1e-15 * abs(a[i]) * np.sqrt(gram[i, i])
+    far = np.sqrt(squares) + rounding
+    tilted = np.sqrt(tilts) + rounding
+    for g in range(len(slack)):
+        slack[g] = spread[g] * far + level[g] * tilted
+    flat = V.reshape(V.size)
+    flat[:] = 0.0
+    for i in range(known):
+        _add(past_V[i].reshape(V.size), a[i], flat)
+
+
+@kernel
+def _solve(gram, known, a):
+    """a <- gram^-1 a, for a symmetric matrix that may be singular: directions already spanned get nothing."""
+    L = np.zeros((known, known))
+    for i in range(known):
+        for j in range(i + 1):
+            value = gram[i, j]
+            for k in range(j):
+                value -= L[i, k] * L[j, k]
+            if i == j:
+                L[i, i] = np.sqrt(value) if value > 1e-12 * gram[i, i] else 0.0
+            else:
+                L[i, j] = value / L[j, j] if L[j, j] > 0.0 else 0.0
+        for k in range(i):
+            a[i] -= L[i, k] * a[k]
+        a[i] = a[i] / L[i, i] if L[i, i] > 0.0 else 0.0
+    for i in range(known - 1, -1, -1):
+        for k in range(i + 1, known):
+            a[i] -= L[k, i] * a[k]
+        a[i] = a[i] / L[i, i] if L[i, i] > 0.0 else 0.0
+
+
+@vectorized_kernel
+def _dot(x, y):
+    total = 0.0
+    for i in range(x.shape[0]):
+        total += x[i] * y[i]
+    return total
+
+
+@vectorized_kernel
+def _sum(x):
+    total = 0.0
+    for i in range(x.shape[0]):
+        total += x[i]
+    return total
+
+
+@vectorized_kernel
+def _add(x, a, out):
+    for i in range(out.shape[0]):
+        out[i] += a * x[i]
 
 
 @kernel

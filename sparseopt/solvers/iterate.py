@@ -37,13 +37,14 @@ NOTHING = np.empty((1, 0, 0)), np.empty((1, 0, 0)), np.empty((1, 0))
 
 
 class Snapshot(NamedTuple):
-    """A point reached for some lam: the coefficients of the features that may be nonzero, b and z."""
+    """A point reached for some lam: the coefficients of the features that may be nonzero, b, z and rows."""
 
     lam: float
     features: NDArray[np.int64]
     W: Array
     b: Array
     z: Array
+    rows: Array
 
 
 class Iterate:
@@ -59,7 +60,7 @@ class Iterate:
 
     def __init__(self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None) -> None:
         self.loss, self.design, self.groups = problem.loss, problem.design, problem.groups
-        self.predictor = problem.predictor
+        self.predictor, self.intercept = problem.predictor, problem.intercept
         self.partition = Partition(self.groups.indices, self.groups.indptr, self.groups.weights)
         n_outputs = problem.n_outputs
         self.W = np.zeros((problem.design.shape[1], n_outputs))
@@ -69,7 +70,8 @@ class Iterate:
             self.W[:] = problem.matrix(w)
             if problem.intercept:
                 self.b = np.broadcast_to(np.asarray(b, dtype=np.float64), (n_outputs,)).copy()
-        self.touched = np.flatnonzero(self.groups.norms(self.W))  # the only groups that may be nonzero
+        self.is_touched = self.groups.norms(self.W) > 0.0  # the only groups that may be nonzero
+        self.touched = np.flatnonzero(self.is_touched)
         self.z = problem.predictor(self.W, self.b)
         self.curvature = Curvature(problem)
         if self.loss.is_quadratic:
@@ -87,6 +89,9 @@ class Iterate:
         """Exchange the penalty."""
         self.penalty, self.shape = penalty, penalty.shape
         self.convex = penalty.is_group_lasso
+        self.penalised = penalty.penalised
+        nothing = penalty.lam == 0.0 and penalty.ridge == 0.0
+        self.has_free = self.intercept or nothing or not self.penalised.all()  # directions that no penalty sees
         exact = self.convex and penalty.entry_strength == 0.0
         self.terms = Terms(penalty.block_strength, penalty.entry_strength, penalty.ridge, exact)
 
@@ -94,14 +99,23 @@ class Iterate:
 
     def value(self) -> float:
         """F(W, b)."""
-        return self.loss.value(self.z) + self.omega()
+        return self._loss() + self.omega()
+
+    def _loss(self) -> float:
+        if self.loss.is_quadratic:  # its rows are s (z + o - y)
+            with np.errstate(over="ignore"):
+                return 0.5 * float(((self.rows * self.rows) @ self.curvature.inverse).sum())
+        return self.loss.value(self.z)
 
     def omega(self) -> float:
         """Omega(W)."""
         penalty, terms = self.penalty, self.terms
-        total = terms.block * penalty.group_term(self.norms()) if terms.block else 0.0
+        total = 0.0
+        if terms.block:
+            norms = self.norms()
+            total = terms.block * (self.partition.omega @ norms if self.convex else penalty.group_term(norms))
         if terms.entry or terms.ridge:
-            seen = self.W[self.groups.expand(penalty.penalised)]
+            seen = self.W[self.groups.expand(self.penalised)]
             total += terms.entry * np.abs(seen).sum() + 0.5 * terms.ridge * np.vdot(seen, seen)
         return float(total)
 
@@ -111,6 +125,13 @@ class Iterate:
         dual_norms(self.W, self.partition.indices, self.partition.indptr, 0.0, self.touched, out)
         return out
 
+    def nonzero(self) -> tuple[NDArray[np.int64], Array]:
+        """The features with nonzero coefficients, ascending, and those coefficients, (k, K)."""
+        features = np.sort(self.groups.features(self.touched))
+        values = self.W[features]
+        seen = values.any(axis=1)
+        return features[seen], values[seen]
+
     # -- how it moves --------------------------------------------------------------------------------------------------
 
     def predict(self, lam: float) -> None:
@@ -119,7 +140,7 @@ class Iterate:
         Needs no product with X: z is extrapolated with the coefficients.
         """
         features = self.groups.features(self.touched)
-        here = Snapshot(lam, features, self.W[features], self.b, self.z)
+        here = Snapshot(lam, features, self.W[features], self.b, self.z, self.rows)
         last, self.last = self.last, here
         if last is None or not last.lam > lam > self.penalty.lam:
             return
@@ -128,10 +149,11 @@ class Iterate:
         self.W[last.features] -= t * last.W  # every feature of `last` is one of `here`
         self.W[features] += t * here.W
         self.b, self.z = here.b + t * (here.b - last.b), here.z + t * (here.z - last.z)
-        if self.value() < value:
+        self.rows = here.rows + t * (here.rows - last.rows)  # of squares, which are linear in z
+        if not self.value() < value:
+            self.W[features], self.b, self.z, self.rows = here[2:]
+        elif not self.loss.is_quadratic:
             self.linearise()
-        else:
-            self.W[features], self.b, self.z = here.W, here.b, here.z
 
     def linearise(self, boost: float = 1.0) -> None:
         """Renew the model at this point; its curvature raised by `boost`."""
@@ -148,10 +170,12 @@ class Iterate:
         The change is the sum of d' H d over the steps of a sweep for q = L2, else the largest scaled prox move. All
         other groups must be zero or stay as they are.
         """
-        self.touched = np.union1d(self.touched, ids)
+        if not self.is_touched[ids].all():
+            self.is_touched[ids] = True
+            self.touched = np.flatnonzero(self.is_touched)
         if self.loss.is_quadratic:
             self.curvature.include(ids)
-            before = self.rows.copy()
+            before, self.rows = self.rows, self.rows.copy()  # others may hold what was there before
             spent, _ = self._descend(ids, goal, budget, 0.0)
             self.z = self.z + ((self.rows - before) * self.curvature.inverse).T
             self.drift += spent
