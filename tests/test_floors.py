@@ -77,7 +77,8 @@ EXPERIMENT_FLOORS = (
     ("clicks", "images", "peers", "fine_tuning", "group_recovery_claims", "group_recovery_figures"),
     ("race", "training"),
     ("contenders", "bench_solvers", "tables"),
-    ("bench_clicks", "bench_nn_overhead", "bench_selection", "prune_cifar", "group_recovery", "tuning", "kept_fields"),
+    ("bench_clicks", "bench_growth", "bench_nn_overhead", "bench_selection"),
+    ("prune_cifar", "group_recovery", "tuning", "kept_fields"),
 )
 
 INSIDE = {
