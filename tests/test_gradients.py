@@ -28,9 +28,9 @@ def walk(gradients: Gradients, X: np.ndarray, outputs: int, seed: int, step: flo
     A = rng.normal(size=(len(X), outputs))
     worst = -np.inf
     for _ in range(PATIENCE + 2 * MEMORY):
-        gradients.at(A)
+        gradients.at(np.ascontiguousarray(A.T))
         worst = max(worst, violations(gradients, X, A).max())
-        asked = rng.choice(len(SIZES), 2, replace=False)
+        asked = np.isin(np.arange(len(SIZES)), rng.choice(len(SIZES), 2, replace=False))
         gradients.ensure(asked)
         worst = max(worst, violations(gradients, X, A).max())
         assert not gradients.slack[asked].any()
@@ -87,11 +87,11 @@ def test_norms_bound_the_soft_thresholded_blocks() -> None:
     rng = np.random.default_rng(0)
     A = rng.normal(size=(20, 2))
     for _ in range(PATIENCE + 3):
-        gradients.at(A)
+        gradients.at(np.ascontiguousarray(A.T))
         for mu in (0.0, 0.7):
             soft = np.maximum(np.abs(X.T @ A) - mu, 0.0)
             assert (groups.norms(soft) <= gradients.norms(mu) * (1.0 + 1e-12) + 1e-12).all()
-        gradients.ensure(np.array([4]))
+        gradients.ensure(np.arange(len(SIZES)) == 4)
         exact = groups.norms(np.maximum(np.abs(X.T @ A) - 0.7, 0.0))[4]
         assert gradients.norms(0.7)[4] == pytest.approx(exact, rel=1e-12)
         A = A + 0.01 * rng.normal(size=A.shape)
@@ -103,7 +103,7 @@ def test_most_groups_of_a_path_are_decided_without_a_product() -> None:
     gradients = Gradients(as_design(X), Groups.equal(3000, 3))
     A = rng.normal(size=(50, 1))
     for _ in range(20):
-        gradients.at(A)
-        gradients.ensure(np.flatnonzero(gradients.norms(0.0) > 3.5 * np.linalg.norm(A)))
+        gradients.at(np.ascontiguousarray(A.T))
+        gradients.ensure(gradients.norms(0.0) > 3.5 * np.linalg.norm(A))
         A = A + 0.01 * rng.normal(size=A.shape)
     assert gradients.known == PATIENCE

@@ -70,6 +70,14 @@ def launch(fabric: Fabric) -> None:
             logger.setLevel(level)
     if processes := getattr(getattr(fabric, "_launcher", None), "procs", []):
         atexit.register(_end, processes)
+    if fabric.world_size > 1 and dist.get_backend() == "gloo":
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End gloo's threads: one that still runs when the interpreter is taken down aborts the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
