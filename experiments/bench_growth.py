@@ -29,7 +29,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sparseopt import Groups, Problem, lam_max, path
 from sparseopt.console import columns
@@ -80,7 +80,7 @@ DIRECTIONS = {
 }
 
 
-def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+def exponent(sizes: ArrayLike, seconds: ArrayLike) -> float:
     """The slope of log seconds over log sizes.
 
     >>> round(exponent([1.0, 10.0, 100.0], [0.5, 5.0, 50.0]), 12)

@@ -79,6 +79,7 @@ class Iterate:
         d = int(self.groups.sizes.max())
         small = [np.empty((n_outputs, d)) for _ in range(6)]
         self.work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
+        self.rows: Array = np.empty((n_outputs, 0))
         self.sigma = np.zeros(n_outputs)
         self.drift = 0  # sweeps since z was computed from W and b
         self.last: Snapshot | None = None
