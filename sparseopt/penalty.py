@@ -32,7 +32,10 @@ Array = NDArray[np.float64]
 
 @compiled
 class Separable(NamedTuple):
-    """How a block is shrunk when groups do not see each other: the penalty is t omega q(u)."""
+    """How a block is shrunk when groups do not see each other: the penalty is t omega q(u).
+
+    shrink is the prox of one norm, cost what a block adds to `rest` of the others; whole(sum of part) is the penalty.
+    """
 
     q: Regularizer
 
@@ -41,6 +44,12 @@ class Separable(NamedTuple):
 
     def cost(self, u, omega):
         return 0.0
+
+    def part(self, u, omega):
+        return omega * self.q.value(u)
+
+    def whole(self, parts):
+        return parts
 
 
 @compiled
@@ -54,6 +63,12 @@ class Lifted(NamedTuple):
 
     def cost(self, u, omega):
         return self.q.value(omega * u)
+
+    def part(self, u, omega):
+        return self.q.value(omega * u)
+
+    def whole(self, parts):
+        return self.q.inverse(parts)
 
 
 @dataclass(frozen=True, eq=False)

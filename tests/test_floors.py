@@ -16,7 +16,7 @@ from sparseopt import _HOMES
 
 # Modules or packages right under `sparseopt`, from the ground up.
 FLOORS = (
-    ("scalar", "jit", "structs", "progress", "console"),
+    ("scalar", "jit", "structs", "progress", "console", "threads"),
     ("groups", "designs", "losses", "regularizers", "datasets"),
     ("penalty",),
     ("cardinality",),

@@ -9,11 +9,15 @@ or float32 X comes here: BLAS would need X as a whole in float64.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from sparseopt.jit import kernel
+from sparseopt.threads import in_parts
 
-__all__ = ["accumulate", "all_dots"]
+__all__ = ["accumulate", "all_dots", "some_dots"]
 
 
 @kernel
@@ -29,10 +33,16 @@ def accumulate(design, used, WT, out):
         design.block_add(used, lo, hi, delta, one, out)
 
 
+def all_dots(design: Any, rows: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """out = X' rows', for rows of shape (K, n) and out of shape (p, K); by several threads where X is large."""
+    p = len(out)  # in parts of whole fours, so that the number of threads does not change the rounding
+    in_parts(lambda lo, hi: some_dots(design, rows, 4 * lo, min(4 * hi, p), out), -(-p // 4), design.nbytes)
+
+
 @kernel
-def all_dots(design, rows, out):
-    """out = X' rows', for rows of shape (K, n) and out of shape (p, K)."""
-    features = np.arange(out.shape[0])
-    for lo in range(0, out.shape[0], 4):
-        hi = min(lo + 4, out.shape[0])
+def some_dots(design, rows, first, stop, out):
+    """The rows `first`, ..., `stop` - 1 of `all_dots`."""
+    features = np.arange(stop)
+    for lo in range(first, stop, 4):
+        hi = min(lo + 4, stop)
         design.block_dot(features, lo, hi, rows, out[lo:hi])

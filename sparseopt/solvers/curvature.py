@@ -96,7 +96,7 @@ class Curvature:
     @property
     def model(self) -> Model:
         """The model for kernels."""
-        return Model(self.c, self.total, self.means)
+        return Model(self.c, self.total, self.means, self.full, self.inverse)
 
     @property
     def blocks(self) -> Blocks:

@@ -19,7 +19,7 @@ from sparseopt.designs import Design
 from sparseopt.groups import Groups
 from sparseopt.jit import kernel, vectorized_kernel
 
-__all__ = ["Gradients", "dual_norms"]
+__all__ = ["Gradients", "dual_norms", "semidefinite_solve"]
 
 Array = NDArray[np.float64]
 MEMORY = 4  # products that are remembered
@@ -116,7 +116,7 @@ def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
         a[i] = 0.0
         for k in range(rows.shape[0]):
             a[i] += _dot(past_A[i, k], rows[k])
-    _solve(gram, known, a)
+    semidefinite_solve(gram, known, a)
     error = np.empty(rows.shape[1])
     squares = 0.0
     tilts = 0.0
@@ -141,7 +141,7 @@ def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
 
 
 @kernel
-def _solve(gram, known, a):
+def semidefinite_solve(gram, known, a):
     """a <- gram^-1 a, for a symmetric matrix that may be singular: directions already spanned get nothing."""
     L = np.zeros((known, known))
     for i in range(known):

@@ -23,17 +23,15 @@ from sparseopt.problem import Problem
 from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, Work
 from sparseopt.solvers.curvature import Curvature
+from sparseopt.solvers.extrapolation import MEMORY, affine_weights
 from sparseopt.solvers.gradients import dual_norms
-from sparseopt.solvers.steps import Partition, sweeps
+from sparseopt.solvers.steps import Partition, descend
 
 __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
-MEMORY = 4  # sweeps between two extrapolations
 REFRESH = 25  # sweeps after which z is computed anew
-ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
-NOTHING = np.empty((1, 0, 0)), np.empty((1, 0, 0)), np.empty((1, 0))
 
 
 class Snapshot(NamedTuple):
@@ -219,17 +217,10 @@ class Iterate:
 
     def _descend(self, ids: NDArray[np.int64], goal: float, budget: int, inexact: float) -> tuple[int, float]:
         """Sweeps on the model; returns their number and the change made by the first."""
-        spent, first = 0, np.inf
-        while spent < budget:
-            count, change = self._sweeps(ids, goal, NOTHING)
-            spent += count
-            if spent == 1:
-                first = change
-                goal = max(goal, inexact * first)
-            if change <= goal:
-                break
-            active = ids[self.norms()[ids] > 0.0]
-            spent += self._accelerate(active, 0.3 * goal, budget - spent)
+        spent, first = descend(
+            self.design, self.shape, self.partition, self.terms, self.curvature.model, self.curvature.blocks, ids,
+            self.W, self.rows, self.sigma, self.work, goal, inexact, budget, not self.convex,
+        )  # fmt: skip
         self._optimise_intercept()
         self.rows -= np.outer(self.sigma, self.curvature.full)
         self.b = self.b - self.sigma
@@ -241,47 +232,11 @@ class Iterate:
         total = self.curvature.total
         self.sigma = self.rows.sum(axis=1) / total if total > 0.0 else np.zeros(len(self.rows))
 
-    def _accelerate(self, active: NDArray[np.int64], goal: float, budget: int) -> int:
-        """Sweeps over the nonzero groups, extrapolated after every few."""
-        features = self.groups.features(active)
-        past = (
-            np.empty((MEMORY + 1, len(features), len(self.rows))),
-            np.empty((MEMORY + 1, *self.rows.shape)),
-            np.empty((MEMORY + 1, len(self.rows))),
-        )
-        spent = 0
-        for _ in range(ROUNDS):
-            if spent + MEMORY >= budget or not active.size:
-                break
-            count, change = self._sweeps(active, goal, past)
-            spent += count
-            if change <= goal:
-                break
-            self._extrapolate(features, *past)
-        return spent
-
-    def _sweeps(self, ids: NDArray[np.int64], goal: float, past: tuple[Array, Array, Array]) -> tuple[int, float]:
-        result: tuple[int, float] = sweeps(
-            self.design, self.shape, self.partition, self.terms, self.curvature.model, self.curvature.blocks, ids,
-            self.W, self.rows, self.sigma, self.work, goal, not self.convex, past,
-        )  # fmt: skip
-        return result
-
-    def _extrapolate(self, features: NDArray[np.int64], past_W: Array, past_rows: Array, past_sigma: Array) -> None:
-        """Move to where a linear iteration would stop, if the model falls there."""
-        weights = _affine_weights(past_W)
-        value = self._model_value()
-        here: tuple[Any, ...] = self.W[features], self.rows, self.sigma
-        self.W[features] = np.tensordot(weights, past_W[1:], axes=1)
-        self.rows = np.tensordot(weights, past_rows[1:], axes=1)
-        self.sigma = weights @ past_sigma[1:]
-        if not self._model_value() < value:
-            self.W[features], self.rows, self.sigma = here
-
     def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
         """The same for the iteration over models, judged by F; returns F."""
         past_W, past_b = (np.stack(part) for part in zip(*past, strict=True))
-        weights = _affine_weights(past_W)
+        flat = past_W.reshape(len(past_W), -1)
+        weights = affine_weights(flat, flat.shape[1])
         here: tuple[Any, ...] = self.W[features], self.b, self.z
         self.W[features], self.b = np.tensordot(weights, past_W[1:], axes=1), weights @ past_b[1:]
         self.z = self.predictor(self.W, self.b)
@@ -290,21 +245,3 @@ class Iterate:
             return now
         self.W[features], self.b, self.z = here
         return value
-
-    def _model_value(self) -> float:
-        """The model of F up to a constant: sum of r^2 / (2 c) over the true rows, plus Omega."""
-        c = self.curvature.full
-        true = self.rows - np.outer(self.sigma, c) if self.curvature.total > 0.0 else self.rows
-        return 0.5 * float(((true * true) @ self.curvature.inverse).sum()) + self.omega()
-
-
-def _affine_weights(past: Array) -> Array:
-    """Anderson: the weights, of sum one, that make the combined last steps of an iteration smallest."""
-    steps = np.diff(past.reshape(len(past), -1), axis=0)
-    gram = steps @ steps.T
-    gram[np.diag_indices(len(gram))] += 1e-12 * np.trace(gram) + 1e-300
-    weights = np.linalg.solve(gram, np.ones(len(gram)))
-    total = weights.sum()
-    if not np.abs(weights).sum() < 1e4 * abs(total):  # cancellation: z and rows would no longer fit W
-        return np.eye(len(gram))[-1]
-    return weights / total

@@ -16,8 +16,11 @@ import numpy as np
 
 from sparseopt.jit import kernel
 from sparseopt.solvers.blocks import exact_step, free_step, norm_of, proximal_step
+from sparseopt.solvers.extrapolation import MEMORY, block_norm, extrapolate, store
 
-__all__ = ["Model", "Partition", "sweep", "sweeps"]
+__all__ = ["Model", "Partition", "descend", "sweep"]
+
+ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
 
 
 class Partition(NamedTuple):
@@ -34,6 +37,8 @@ class Model(NamedTuple):
     c: Any  # (n,), or (1,) if all are equal
     total: float  # sum of c, 0 without intercept
     means: Any  # (p,), filled for the features of the blocks in use; empty without intercept
+    full: Any  # (n,) c of every sample
+    reciprocal: Any  # (n,) 1 / c, 0 for 0
 
 
 @kernel
@@ -83,41 +88,68 @@ def sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, to
 
 
 @kernel
-def sweeps(design, shape, groups, terms, model, blocks, order, W, rows, sigma, work, tol, by_move, past):
-    """Sweeps until the change (or the move) is at most tol, or the stores `past` of earlier points are full.
+def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, work, goal, inexact, budget, by_move):
+    """Sweeps over `order`, and over its nonzero blocks with extrapolation, until one over all changes at most `goal`.
 
-    Returns the number of sweeps and the measure of the last one.
+    The change is the sum of d' H d over the steps, or with `by_move` the largest scaled prox move. The goal is no
+    smaller than `inexact` times the first change. Returns the number of sweeps, at most `budget`, and the change of the
+    first.
     """
-    past_W, past_rows, past_sigma = past
+    total = _costs(shape, groups, terms, blocks, W)
+    spent = 0
+    first = np.inf
+    active = np.empty_like(order)
+    features = 0
+    for g in order:
+        features += groups.indptr[g + 1] - groups.indptr[g]
+    n_rows = W.shape[1]
+    past_W = np.empty((MEMORY + 1, features, n_rows))
+    past_rows = np.empty((MEMORY + 1, n_rows, rows.shape[1]))
+    past_sigma = np.empty((MEMORY + 1, n_rows))
+    while spent < budget:
+        change, move, total = sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work)
+        spent += 1
+        measure = move if by_move else change
+        if spent == 1:
+            first = measure
+            goal = max(goal, inexact * first)
+        if measure <= goal:
+            break
+        count = 0
+        for g in order:
+            if block_norm(groups, g, W) > 0.0:
+                active[count] = g
+                count += 1
+        if count == 0:
+            continue
+        nonzero = active[:count]
+        for _ in range(ROUNDS):
+            if spent + MEMORY >= budget:
+                break
+            for at in range(MEMORY + 1):
+                change, move, total = sweep(
+                    design, shape, groups, terms, model, blocks, nonzero, W, rows, sigma, total, work
+                )
+                spent += 1
+                measure = move if by_move else change
+                if measure <= 0.3 * goal:
+                    break
+                store(groups, nonzero, W, past_W[at])
+                past_rows[at] = rows
+                past_sigma[at] = sigma
+            if measure <= 0.3 * goal:
+                break
+            extrapolate(shape, groups, terms, model, blocks, nonzero, W, rows, sigma, past_W, past_rows, past_sigma)
+            total = _costs(shape, groups, terms, blocks, W)
+    return spent, first
+
+
+@kernel
+def _costs(shape, groups, terms, blocks, W):
+    """Sum of the costs of all blocks in use, see `proximal_step`."""
     total = 0.0
     if not terms.exact:
         for g in range(len(groups.omega)):
             if groups.omega[g] > 0.0 and blocks.slot[g] >= 0:
-                total += shape.cost(_block_norm(groups, g, W), groups.omega[g])
-    measure = np.inf
-    for count in range(len(past_W)):
-        change, move, total = sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work)
-        measure = move if by_move else change
-        if measure <= tol:
-            return count + 1, measure
-        if len(past_W) > 1:
-            at = 0
-            for g in order:
-                for j in range(groups.indptr[g], groups.indptr[g + 1]):
-                    for k in range(W.shape[1]):
-                        past_W[count, at, k] = W[groups.indices[j], k]
-                    at += 1
-            for k in range(W.shape[1]):
-                past_sigma[count, k] = sigma[k]
-                for i in range(rows.shape[1]):
-                    past_rows[count, k, i] = rows[k, i]
-    return len(past_W), measure
-
-
-@kernel
-def _block_norm(groups, g, W):
-    total = 0.0
-    for j in range(groups.indptr[g], groups.indptr[g + 1]):
-        for k in range(W.shape[1]):
-            total += W[groups.indices[j], k] * W[groups.indices[j], k]
-    return np.sqrt(total)
+                total += shape.cost(block_norm(groups, g, W), groups.omega[g])
+    return total

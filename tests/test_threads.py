@@ -1,0 +1,76 @@
+"""Work in parts: the parts make the whole, errors come through, and a forked process has threads of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numba
+import numpy as np
+import pytest
+
+from sparseopt import as_design
+from sparseopt.designs.products import all_dots, some_dots
+from sparseopt.threads import WORTH, in_parts
+
+
+@pytest.fixture
+def three_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 1000])
+def test_parts_make_the_whole(size: int) -> None:
+    done: list[tuple[int, int]] = []
+    in_parts(lambda lo, hi: done.append((lo, hi)), size, 10 * WORTH)
+    assert sorted(i for lo, hi in done for i in range(lo, hi)) == list(range(size))
+    assert len(done) == min(size, 3)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_little_work_stays_in_one_part() -> None:
+    done: list[tuple[int, int, int]] = []
+    in_parts(lambda lo, hi: done.append((lo, hi, threading.get_ident())), 100, WORTH)
+    assert done == [(0, 100, threading.get_ident())]
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("part", [0, 50, 99])
+def test_an_error_of_any_part_is_raised_when_all_have_ended(part: int) -> None:
+    ended = []
+
+    def work(lo: int, hi: int) -> None:
+        ended.append(lo)
+        if lo <= part < hi:
+            raise KeyError(part)
+
+    with pytest.raises(KeyError, match=str(part)):
+        in_parts(work, 100, 10 * WORTH)
+    assert len(ended) == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_the_number_of_threads_changes_no_digit() -> None:
+    rng = np.random.default_rng(0)
+    design = as_design(np.asfortranarray(rng.standard_normal((700, 5003)), dtype=np.float32))
+    assert design.nbytes > 3 * WORTH
+    rows = rng.standard_normal((2, 700))
+    by_three, by_one = np.empty((5003, 2)), np.empty((5003, 2))
+    all_dots(design, rows, by_three)
+    some_dots(design, rows, 0, 5003, by_one)
+    np.testing.assert_array_equal(by_three, by_one)
+    np.testing.assert_allclose(by_one, design.columns.astype(np.float64) @ rows.T, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+def test_a_forked_process_does_not_wait_for_threads_of_its_parent() -> None:
+    in_parts(lambda lo, hi: None, 100, 10 * WORTH)
+    child = os.fork()
+    if not child:
+        done: list[int] = []
+        in_parts(lambda lo, hi: done.extend(range(lo, hi)), 100, 10 * WORTH)
+        os._exit(0 if sorted(done) == list(range(100)) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
