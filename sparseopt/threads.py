@@ -38,7 +38,7 @@ def in_parts(work: Callable[[int, int], None], size: int, nbytes: int) -> None:
     >>> done
     [(0, 10)]
     """
-    n = max(1, min(numba.config.NUMBA_NUM_THREADS, nbytes // WORTH, size))
+    n = max(1, min(_available(), nbytes // WORTH, size))
     if n == 1:
         work(0, size)
         return
@@ -52,9 +52,13 @@ def in_parts(work: Callable[[int, int], None], size: int, nbytes: int) -> None:
         each.result()
 
 
+def _available() -> int:
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]  # set when numba is imported
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, numba.config.NUMBA_NUM_THREADS - 1), "sparseopt")
+    return ThreadPoolExecutor(max(1, _available() - 1), "sparseopt")
 
 
 if hasattr(os, "register_at_fork"):  # a child has the pool, but none of its threads
