@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sparseopt.designs import Design
 from sparseopt.groups import Groups
-from sparseopt.jit import kernel, vectorized_kernel
+from sparseopt.jit import kernel
 
 __all__ = ["Gradients", "dual_norms", "semidefinite_solve"]
 
@@ -115,17 +115,16 @@ def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
     for i in range(known):
         a[i] = 0.0
         for k in range(rows.shape[0]):
-            a[i] += _dot(past_A[i, k], rows[k])
+            a[i] += np.dot(past_A[i, k], rows[k])
     semidefinite_solve(gram, known, a)
-    error = np.empty(rows.shape[1])
     squares = 0.0
     tilts = 0.0
     for k in range(rows.shape[0]):
-        error[:] = rows[k]
+        error = rows[k].copy()
         for i in range(known):
-            _add(past_A[i, k], -a[i], error)
-        squares += _dot(error, error)
-        tilts += _sum(error) ** 2
+            error -= a[i] * past_A[i, k]
+        squares += np.dot(error, error)
+        tilts += error.sum() ** 2
     # Rounding of the sum itself: a few units of the largest term.
     rounding = 0.0
     for i in range(known):
@@ -134,10 +133,9 @@ def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
     tilted = np.sqrt(tilts) + rounding
     for g in range(len(slack)):
         slack[g] = spread[g] * far + level[g] * tilted
-    flat = V.reshape(V.size)
-    flat[:] = 0.0
+    V[:] = 0.0
     for i in range(known):
-        _add(past_V[i].reshape(V.size), a[i], flat)
+        V += a[i] * past_V[i]
 
 
 @kernel
@@ -160,28 +158,6 @@ def semidefinite_solve(gram, known, a):
         for k in range(i + 1, known):
             a[i] -= L[k, i] * a[k]
         a[i] = a[i] / L[i, i] if L[i, i] > 0.0 else 0.0
-
-
-@vectorized_kernel
-def _dot(x, y):
-    total = 0.0
-    for i in range(x.shape[0]):
-        total += x[i] * y[i]
-    return total
-
-
-@vectorized_kernel
-def _sum(x):
-    total = 0.0
-    for i in range(x.shape[0]):
-        total += x[i]
-    return total
-
-
-@vectorized_kernel
-def _add(x, a, out):
-    for i in range(out.shape[0]):
-        out[i] += a * x[i]
 
 
 @kernel
