@@ -215,10 +215,7 @@ class BlockDescent:
 
     def _exceeding(self, threshold: Array, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The groups of `among` whose gradient norm exceeds the threshold; undecided ones are computed."""
-        over = among & (self._gradient_norms() > threshold)
-        if self.gradients.ensure(over):
-            over &= self._gradient_norms() > threshold
-        return over
+        return self.gradients.above(np.where(among, threshold, np.inf), self.point.terms.entry)
 
     def _best(self, candidates: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
         """The candidates with the largest gradient norm per weight."""
@@ -240,25 +237,33 @@ class BlockDescent:
             rows = np.ascontiguousarray(dual_candidate(problem, point.z).T)
         A = rows.T
         self.gradients.at(rows)
-        self.objective = point.value()
-        penalised = point.penalised
-        zero = point.norms() == 0.0
-        self.gradients.ensure(chosen if not point.convex else ~(zero & penalised))
-        wakes = self._wakes(zero & penalised)
-        violators = self._best(wakes[~chosen[wakes]], max(FIRST_GUESS, int(chosen.sum())))
+        norms = point.norms()
+        self.objective = point.value(norms)
+        asleep = (norms == 0.0) & point.penalised
         if not point.convex:
-            return self._largest_move(np.flatnonzero(chosen), A), violators
+            self.gradients.ensure(chosen)
+            return self._largest_move(np.flatnonzero(chosen), A), self._violators(self._wakes(asleep), chosen)
+        # One look: exact for the blocks that limit the dual point, and for sleeping ones that may wake.
+        awake = self.gradients.above(np.where(asleep, self._waking(), -1.0), point.terms.entry)
         # Groups still uncertain lie below their threshold, so they do not limit the dual point.
         dual = dual_bound(problem, A, self.gradients.V, self._gradient_norms())
         gap = self.objective - dual
-        return (gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0), violators
+        accuracy = gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0
+        return accuracy, self._violators(np.flatnonzero(awake & asleep), chosen)
+
+    def _violators(self, wakes: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return self._best(wakes[~chosen[wakes]], max(FIRST_GUESS, int(chosen.sum())))
+
+    def _waking(self) -> Array:
+        """The gradient norms above which q = L2 wants a zero group nonzero."""
+        return self.point.terms.block * self.point.partition.omega * TIE
 
     def _wakes(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The groups of `among`, all zero, that optimality wants nonzero."""
         point = self.point
         omega = point.partition.omega
         if point.convex:
-            return np.flatnonzero(self._exceeding(point.terms.block * omega * TIE, among))
+            return np.flatnonzero(self._exceeding(self._waking(), among))
         rest = 0.0
         if isinstance(point.shape, Lifted):
             seen = point.penalty.penalised

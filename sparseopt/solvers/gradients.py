@@ -19,13 +19,14 @@ from sparseopt.designs import Design
 from sparseopt.groups import Groups
 from sparseopt.jit import kernel
 
-__all__ = ["Gradients", "dual_norms", "semidefinite_solve"]
+__all__ = ["Gradients", "semidefinite_solve"]
 
 Array = NDArray[np.float64]
 MEMORY = 4  # products that are remembered
 PATIENCE = 3  # products before the bounds are worth their price, that of a few more
 SMALL = 32  # features of the blocks whose Gram matrix is looked at
-WORTH = 0.3  # share of the features above which a full product is cheaper than single groups
+WORTH = 0.1  # share of undecided features above which a full product, remembered, is cheaper than single groups
+MOST = 0.7  # share of features asked for at which it is cheaper in any case
 
 
 class Gradients:
@@ -35,7 +36,6 @@ class Gradients:
         self.design, self.groups = design, groups
         self.spread: Array | None = None  # bound of ||X_g - 1 m_g'||
         self.level = np.empty(0)  # ||m_g||
-        self._all = np.arange(len(groups))
         self._norms, self._mu = np.empty(len(groups)), -1.0
         self.known = 0  # products made so far
         self.past_A = self.past_V = np.empty((0, 0, 0))  # the last of them
@@ -61,27 +61,35 @@ class Gradients:
     def norms(self, mu: float) -> Array:
         """Upper bounds of ||soft(X_g'A, mu)||, exact where slack is 0. Do not write into them."""
         if mu != self._mu:
-            self._mu = mu
-            dual_norms(self.V, self.groups.indices, self.groups.indptr, mu, self._all, self._norms)
-            self._norms += self.slack
+            self._above(np.full(len(self.groups), np.inf), mu)
         return self._norms
+
+    def above(self, threshold: Array, mu: float) -> NDArray[np.bool_]:
+        """The groups whose ||soft(X_g'A, mu)|| exceeds the threshold, (G,); they are exact then.
+
+        A group with a negative threshold is made exact in any case, one with an infinite threshold in none.
+        """
+        decided, above = self._above(threshold, mu)
+        if not decided:
+            self._complete()
+            _, above = self._above(threshold, mu)
+        return above
 
     def ensure(self, among: NDArray[np.bool_]) -> bool:
         """Make the groups `among` exact; whether any was not."""
-        ids = np.flatnonzero(among & (self.slack > 0.0))
-        if not ids.size:
+        if not (self.slack[among] > 0.0).any():
             return False
-        groups = self.groups
-        sizes = groups.sizes[ids]
-        if sizes.sum() > WORTH * groups.n_features:
-            self._complete()
-        else:
-            scratch = np.empty((int(sizes.max()), len(self.rows)))
-            _some(self.design, groups.indices, groups.indptr, ids, self.rows, scratch, self.V)
-            self.slack[ids] = 0.0
-            if self._mu >= 0.0:
-                dual_norms(self.V, groups.indices, groups.indptr, self._mu, ids, self._norms)
+        self.above(np.where(among, -1.0, np.inf), max(self._mu, 0.0))
         return True
+
+    def _above(self, threshold: Array, mu: float) -> tuple[bool, NDArray[np.bool_]]:
+        above = np.empty(len(self.groups), dtype=np.bool_)
+        decided = _decide(
+            self.design, self.groups.indices, self.groups.indptr, self.rows, mu, mu != self._mu, threshold,
+            self.V, self.slack, self._norms, above,
+        )  # fmt: skip
+        self._mu = mu
+        return decided, above
 
     def _complete(self) -> None:
         self.V = self.design.rmatvec(self.rows.T)
@@ -94,18 +102,6 @@ class Gradients:
         flat = self.past_A.reshape(MEMORY, -1)
         self.past_gram[at] = self.past_gram[:, at] = flat @ flat[at]
         self.known += 1
-
-
-@kernel
-def dual_norms(V, indices, indptr, mu, ids, out):
-    """out[g] = ||soft(V_g, mu)|| for the groups `ids`."""
-    for g in ids:
-        total = 0.0
-        for j in range(indptr[g], indptr[g + 1]):
-            for k in range(V.shape[1]):
-                v = max(abs(V[indices[j], k]) - mu, 0.0)
-                total += v * v
-        out[g] = np.sqrt(total)
 
 
 @kernel
@@ -164,13 +160,48 @@ def semidefinite_solve(gram, known, a):
 
 
 @kernel
-def _some(design, indices, indptr, ids, rows, scratch, V):
-    for g in ids:
-        lo, hi = indptr[g], indptr[g + 1]
-        design.block_dot(indices, lo, hi, rows, scratch)
-        for j in range(lo, hi):
-            for k in range(V.shape[1]):
-                V[indices[j], k] = scratch[j - lo, k]
+def _decide(design, indices, indptr, rows, mu, anew, threshold, V, slack, norms, above):
+    """Which norms exceed the threshold: undecided groups are computed. False, and none is, if they are too many.
+
+    `anew`: the norms are of another V or mu.
+    """
+    asked = 0
+    undecided = 0
+    largest = 0
+    for g in range(len(slack)):
+        if anew:
+            norms[g] = _norm(V, indices, indptr, mu, g) + slack[g]
+        above[g] = norms[g] > threshold[g]
+        if above[g] and slack[g] > 0.0:
+            d = indptr[g + 1] - indptr[g]
+            asked += d
+            undecided += d if threshold[g] >= 0.0 else 0
+            largest = max(largest, d)
+    if undecided > WORTH * len(V) or asked > MOST * len(V):
+        return False
+    scratch = np.empty((largest, len(rows)))
+    for g in range(len(slack)):
+        if above[g] and slack[g] > 0.0:
+            lo, hi = indptr[g], indptr[g + 1]
+            design.block_dot(indices, lo, hi, rows, scratch)
+            for j in range(lo, hi):
+                for k in range(V.shape[1]):
+                    V[indices[j], k] = scratch[j - lo, k]
+            slack[g] = 0.0
+            norms[g] = _norm(V, indices, indptr, mu, g)
+            above[g] = norms[g] > threshold[g]
+    return True
+
+
+@kernel
+def _norm(V, indices, indptr, mu, g):
+    """||soft(V_g, mu)||."""
+    total = 0.0
+    for j in range(indptr[g], indptr[g + 1]):
+        for k in range(V.shape[1]):
+            v = max(abs(V[indices[j], k]) - mu, 0.0)
+            total += v * v
+    return np.sqrt(total)
 
 
 @kernel

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.jit import kernel
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, Work
 from sparseopt.solvers.curvature import Curvature
-from sparseopt.solvers.extrapolation import MEMORY, affine_weights
-from sparseopt.solvers.gradients import dual_norms
+from sparseopt.solvers.extrapolation import MEMORY, affine_weights, block_norm
 from sparseopt.solvers.steps import Partition, descend
 
 __all__ = ["Iterate"]
@@ -68,8 +68,8 @@ class Iterate:
             self.W[:] = problem.matrix(w)
             if problem.intercept:
                 self.b = np.broadcast_to(np.asarray(b, dtype=np.float64), (n_outputs,)).copy()
-        self.is_touched = self.groups.norms(self.W) > 0.0  # the only groups that may be nonzero
-        self.touched = np.flatnonzero(self.is_touched)
+        self.is_touched = np.zeros(len(self.groups), dtype=np.bool_)  # the only groups that may be nonzero
+        self._touch(self.groups.norms(self.W) > 0.0)
         self.z = problem.predictor(self.W, self.b)
         self.curvature = Curvature(problem)
         if self.loss.is_quadratic:
@@ -96,9 +96,9 @@ class Iterate:
 
     # -- what is asked of it -------------------------------------------------------------------------------------------
 
-    def value(self) -> float:
-        """F(W, b)."""
-        return self._loss() + self.omega()
+    def value(self, norms: Array | None = None) -> float:
+        """F(W, b); `norms` are those of the groups, if they are known."""
+        return self._loss() + self.omega(norms)
 
     def _loss(self) -> float:
         if self.loss.is_quadratic:  # its rows are s (z + o - y)
@@ -106,12 +106,12 @@ class Iterate:
                 return 0.5 * float(((self.rows * self.rows) @ self.curvature.inverse).sum())
         return self.loss.value(self.z)
 
-    def omega(self) -> float:
+    def omega(self, norms: Array | None = None) -> float:
         """Omega(W)."""
         penalty, terms = self.penalty, self.terms
         total = 0.0
         if terms.block:
-            norms = self.norms()
+            norms = self.norms() if norms is None else norms
             total = terms.block * (self.partition.omega @ norms if self.convex else penalty.group_term(norms))
         if terms.entry or terms.ridge:
             seen = self.W[self.groups.expand(self.penalised)]
@@ -121,15 +121,14 @@ class Iterate:
     def norms(self) -> Array:
         """||w_g|| for every group."""
         out = np.zeros(len(self.groups))
-        dual_norms(self.W, self.partition.indices, self.partition.indptr, 0.0, self.touched, out)
+        _norms(self.partition, self.touched, self.W, out)
         return out
 
     def nonzero(self) -> tuple[NDArray[np.int64], Array]:
         """The features with nonzero coefficients, ascending, and those coefficients, (k, K)."""
-        features = np.sort(self.groups.features(self.touched))
-        values = self.W[features]
+        values = self.W[self.features]
         seen = values.any(axis=1)
-        return features[seen], values[seen]
+        return self.features[seen], values[seen]
 
     # -- how it moves --------------------------------------------------------------------------------------------------
 
@@ -138,7 +137,7 @@ class Iterate:
 
         Needs no product with X: z is extrapolated with the coefficients.
         """
-        features = self.groups.features(self.touched)
+        features = self.features
         here = Snapshot(lam, features, self.W[features], self.b, self.z, self.rows)
         last, self.last = self.last, here
         if last is None or not last.lam > lam > self.penalty.lam:
@@ -170,8 +169,7 @@ class Iterate:
         other groups must be zero or stay as they are.
         """
         if not self.is_touched[ids].all():
-            self.is_touched[ids] = True
-            self.touched = np.flatnonzero(self.is_touched)
+            self._touch(ids)
         if self.loss.is_quadratic:
             self.curvature.include(ids)
             before, self.rows = self.rows, self.rows.copy()  # others may hold what was there before
@@ -207,6 +205,11 @@ class Iterate:
                 break
         return spent
 
+    def _touch(self, ids: NDArray[Any]) -> None:
+        self.is_touched[ids] = True
+        self.touched = np.flatnonzero(self.is_touched)
+        self.features = np.sort(self.groups.features(self.touched))
+
     def refresh(self) -> None:
         """Compute z anew: moved along for many sweeps, it collects rounding errors."""
         self.z = self.predictor(self.W, self.b)
@@ -221,10 +224,11 @@ class Iterate:
             self.design, self.shape, self.partition, self.terms, self.curvature.model, self.curvature.blocks, ids,
             self.W, self.rows, self.sigma, self.work, goal, inexact, budget, not self.convex,
         )  # fmt: skip
-        self._optimise_intercept()
-        self.rows -= np.outer(self.sigma, self.curvature.full)
-        self.b = self.b - self.sigma
-        self.sigma = np.zeros_like(self.sigma)
+        if self.intercept:
+            self._optimise_intercept()
+            self.rows -= np.outer(self.sigma, self.curvature.full)
+            self.b = self.b - self.sigma
+            self.sigma = np.zeros_like(self.sigma)
         return spent, first
 
     def _optimise_intercept(self) -> None:
@@ -245,3 +249,9 @@ class Iterate:
             return now
         self.W[features], self.b, self.z = here
         return value
+
+
+@kernel
+def _norms(groups, ids, W, out):
+    for g in ids:
+        out[g] = block_norm(groups, g, W)
