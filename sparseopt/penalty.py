@@ -34,7 +34,8 @@ Array = NDArray[np.float64]
 class Separable(NamedTuple):
     """How a block is shrunk when groups do not see each other: the penalty is t omega q(u).
 
-    shrink is the prox of one norm, cost what a block adds to `rest` of the others; whole(sum of part) is the penalty.
+    shrink is the prox of one norm, tangent the derivative of the penalty over t in it, cost what a block adds to `rest`
+    of the others; whole(sum of part) is the penalty.
     """
 
     q: Regularizer
@@ -44,6 +45,9 @@ class Separable(NamedTuple):
 
     def cost(self, u, omega):
         return 0.0
+
+    def tangent(self, u, omega, rest):
+        return omega * self.q.slope(u)
 
     def part(self, u, omega):
         return omega * self.q.value(u)
@@ -63,6 +67,9 @@ class Lifted(NamedTuple):
 
     def cost(self, u, omega):
         return self.q.value(omega * u)
+
+    def tangent(self, u, omega, rest):
+        return omega * self.q.slope(omega * u) / self.q.slope(self.q.inverse(self.q.value(omega * u) + rest))
 
     def part(self, u, omega):
         return self.q.value(omega * u)

@@ -4,6 +4,8 @@
                a = e o theta_0 - V' grad: one equation for r. Newton on 1 / sqrt(s(r)) - 1, where
                s(r) = sum_i a_i^2 / ((e_i + ridge) r + lam_g)^2; it is concave, so the iterates rise to the root
     free       omega = 0: the Newton step, directions without curvature left where they are
+    concave    q concave: a prox-gradient step on the quadratic, which may jump to or from zero, then steps `exact` with
+               lam_g q'(r), the slope at the last r, in place of lam_g: each lowers a majoriser (Zou, Li 2008)
     proximal   any q: prox-gradient steps on the quadratic with step 1 / max(e), until they stop moving
 
 Blocks without a basis (one feature, or too many) have one number e that bounds H. Small matrices lie as (K, d): a row
@@ -18,9 +20,10 @@ import numpy as np
 
 from sparseopt.jit import kernel, vectorized_kernel
 
-__all__ = ["TIE", "Blocks", "Terms", "Work", "exact_step", "free_step", "norm_of", "proximal_step"]
+__all__ = ["TIE", "Blocks", "Terms", "Work", "concave_step", "exact_step", "free_step", "norm_of", "proximal_step"]
 
 TIE = 1.0 + 1e-12  # a gradient that exceeds its threshold by rounding only does not wake a block
+TANGENTS = 10  # steps with the slope renewed; each costs d, a visit n d
 INNER_STEPS = 25  # prox-gradient steps per visit of a block; each costs d^2, a visit n d
 
 
@@ -31,6 +34,7 @@ class Terms(NamedTuple):
     entry: float  # lam l1_ratio
     ridge: float
     exact: bool  # q = L2 and entry = 0
+    bent: bool  # q concave, groups separable and entry = 0
 
 
 class Blocks(NamedTuple):
@@ -101,6 +105,56 @@ def exact_step(work, d, was_zero, vals, at, vecs, vec_at, lam, ridge):
     for k in range(n_rows):
         _from_basis(vecs, vec_at, d, theta, new, k)
     return moved, top * np.sqrt(length)
+
+
+@kernel
+def concave_step(work, d, vals, at, vecs, vec_at, shape, omega, terms):
+    """Steps on the model plus q-term and ridge, q concave; returns as `proximal_step` does."""
+    gradient, old, new, a, theta, here = work.gradient, work.old, work.new, work.a, work.theta, work.here
+    n_rows = gradient.shape[0]
+    flat = vec_at < 0
+    L = max(vals[at] if flat else vals[at + d - 1], 1e-300)
+    squares = work.squares
+    squares[:d] = 0.0
+    u = 0.0
+    for k in range(n_rows):
+        _to_basis(vecs, vec_at, d, gradient, a, k)
+        _to_basis(vecs, vec_at, d, old, theta, k)
+        for j in range(d):
+            u += ((L * theta[k, j] - a[k, j]) / (L + terms.ridge)) ** 2
+            here[k, j] = a[k, j]
+            a[k, j] = vals[at if flat else at + j] * theta[k, j] - a[k, j]
+            squares[j] += a[k, j] * a[k, j]
+    u = np.sqrt(u)
+    r = shape.shrink(u, terms.block / (L + terms.ridge), omega, 0.0) if u > 0.0 else 0.0
+    factor = r / u / (L + terms.ridge) if u > 0.0 else 0.0
+    first = 0.0
+    for k in range(n_rows):
+        for j in range(d):
+            first += (factor * (L * theta[k, j] - here[k, j]) - theta[k, j]) ** 2
+    first = L * np.sqrt(first)
+    size = np.sqrt(squares[:d].sum())
+    strength = 0.0
+    for _ in range(TANGENTS if r > 0.0 else 0):
+        before = r
+        strength = terms.block * shape.tangent(r, omega, 0.0)
+        low = (size - strength) / (L + terms.ridge)
+        r = 0.0
+        if size > strength * TIE:
+            r = low if flat else _secular_root(squares, d, vals, at, strength, terms.ridge, low, max(low, before))
+        if r == 0.0 or abs(r - before) <= 1e-3 * abs(r - norm_of(old, d)):
+            break
+    moved = 0.0
+    for k in range(n_rows):
+        for j in range(d):
+            e = vals[at if flat else at + j]
+            below = (e + terms.ridge) * r + strength
+            there = theta[k, j] if below <= 1e-12 * L * r else a[k, j] * r / below
+            there = there if r > 0.0 else 0.0
+            moved += e * (there - theta[k, j]) ** 2
+            theta[k, j] = there
+        _from_basis(vecs, vec_at, d, theta, new, k)
+    return moved, first
 
 
 @kernel

@@ -34,6 +34,7 @@ from sparseopt.problem import Problem
 from sparseopt.regularizers import L2
 from sparseopt.solution import ConvergenceWarning, Solution, Status
 from sparseopt.solvers.blocks import TIE
+from sparseopt.solvers.extrapolation import block_norm
 from sparseopt.solvers.gradients import Gradients
 from sparseopt.solvers.iterate import Iterate
 
@@ -191,7 +192,7 @@ class BlockDescent:
     def _goal(self, tol: float) -> float:
         if self.point.convex:
             return self.care * max(tol * abs(self.objective), self.floor)
-        return 10.0 * self.care * tol * self._scale  # a first-order measure; the change of F is its square
+        return 50.0 * self.care * tol * self._scale  # a first-order measure; the change of F is its square
 
     @cached_property
     def _scale(self) -> float:
@@ -209,7 +210,7 @@ class BlockDescent:
         strong = 0.0 < threshold < np.inf
         if strong:
             kept |= self._exceeding(threshold * point.partition.omega, ~kept)
-        if not (strong and point.convex and penalty.lam <= self.lam):  # else no group passes lam and fails the rule
+        if not (strong and penalty.lam <= self.lam):  # else hardly a group passes lam and fails the rule
             kept[self._best(self._wakes(~kept), max(FIRST_GUESS, 2 * int(kept.sum())))] = True
         return kept
 
@@ -242,7 +243,8 @@ class BlockDescent:
         asleep = (norms == 0.0) & point.penalised
         if not point.convex:
             self.gradients.ensure(chosen)
-            return self._largest_move(np.flatnonzero(chosen), A), self._violators(self._wakes(asleep), chosen)
+            move = self._largest_move(np.flatnonzero(chosen), A, self._lifted_total(norms))
+            return move, self._violators(self._wakes(asleep), chosen)
         # One look: exact for the blocks that limit the dual point, and for sleeping ones that may wake.
         awake = self.gradients.above(np.where(asleep, self._waking(), -1.0), point.terms.entry)
         # Groups still uncertain lie below their threshold, so they do not limit the dual point.
@@ -261,13 +263,9 @@ class BlockDescent:
     def _wakes(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The groups of `among`, all zero, that optimality wants nonzero."""
         point = self.point
-        omega = point.partition.omega
         if point.convex:
             return np.flatnonzero(self._exceeding(self._waking(), among))
-        rest = 0.0
-        if isinstance(point.shape, Lifted):
-            seen = point.penalty.penalised
-            rest = float(point.penalty.q.value(omega[seen] * point.norms()[seen]).sum())
+        rest = self._lifted_total(point.norms())
         while True:  # a group that does not wake under an upper bound of its gradient does not wake
             ids = np.flatnonzero(among)
             out = np.zeros(len(ids), dtype=np.bool_)
@@ -278,16 +276,22 @@ class BlockDescent:
             if not self.gradients.ensure(among):
                 return ids[out]
 
-    def _largest_move(self, ids: NDArray[np.int64], A: Array) -> float:
+    def _largest_move(self, ids: NDArray[np.int64], A: Array, rest: float) -> float:
         """`stationarity` of the groups in the working set; those outside are zero, and `_wakes` has judged them."""
-        point, problem = self.point, self._current
-        V = np.zeros_like(self.gradients.V)
-        features = problem.groups.features(ids)
-        V[features] = self.gradients.V[features]
-        move = float(prox_moves(problem, point.W, V, self._all_curvatures())[1].max())
-        if problem.intercept:
+        point = self.point
+        move = _prox_move(
+            point.shape, point.terms, point.partition, self._all_curvatures(), point.W, self.gradients.V, ids, rest
+        )
+        if self.problem.intercept:
             move = max(move, float(np.linalg.norm(A.sum(axis=0))))
         return move / self._scale
+
+    def _lifted_total(self, norms: Array) -> float:
+        """sum_g q(omega_g u_g) in problem (1), 0 for separable penalties."""
+        if not isinstance(self.point.shape, Lifted):
+            return 0.0
+        seen = self.point.penalised
+        return float(self.point.penalty.q.value(self.point.partition.omega[seen] * norms[seen]).sum())
 
     def _jump(self, tol: float) -> bool:
         """Move one block by its own prox step, the largest such move that makes F fall; whether there is one.
@@ -330,3 +334,37 @@ def _wake(shape, terms, groups, L, norms, ids, rest, out):
         out[k] = terms.block == 0.0 and u > 0.0
         if terms.block > 0.0 and u > 0.0:
             out[k] = shape.shrink(u, terms.block / below, groups.omega[g], rest) > 0.0
+
+
+@kernel
+def _prox_move(shape, terms, groups, L, W, V, ids, total):
+    """The largest move that a prox-gradient step makes in one of the blocks `ids`, scaled by their curvatures L."""
+    largest = 0.0
+    for g in ids:
+        omega, below = groups.omega[g], L[g] + terms.ridge
+        features = groups.indices[groups.indptr[g] : groups.indptr[g + 1]]
+        norm = 0.0  # of the whole step's aim, before it is shrunk
+        pull = 0.0
+        for j in features:
+            for k in range(W.shape[1]):
+                norm += _soft(L[g] * W[j, k] - V[j, k], terms.entry) ** 2
+                pull += V[j, k] ** 2
+        if omega == 0.0:
+            largest = max(largest, np.sqrt(pull))
+            continue
+        u = np.sqrt(norm) / below
+        factor = 1.0 / below
+        if terms.block > 0.0 and u > 0.0:
+            rest = max(total - shape.cost(block_norm(groups, g, W), omega), 0.0)
+            factor *= shape.shrink(u, terms.block / below, omega, rest) / u
+        move = 0.0
+        for j in features:
+            for k in range(W.shape[1]):
+                move += (W[j, k] - factor * _soft(L[g] * W[j, k] - V[j, k], terms.entry)) ** 2
+        largest = max(largest, L[g] * np.sqrt(move))
+    return largest
+
+
+@kernel
+def _soft(v, mu):
+    return max(v - mu, 0.0) + min(v + mu, 0.0)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.jit import kernel
-from sparseopt.penalty import Penalty
+from sparseopt.penalty import Penalty, Separable
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, Work
@@ -91,8 +91,11 @@ class Iterate:
         self.penalised = penalty.penalised
         nothing = penalty.lam == 0.0 and penalty.ridge == 0.0
         self.has_free = self.intercept or nothing or not self.penalised.all()  # directions that no penalty sees
-        exact = self.convex and penalty.entry_strength == 0.0
-        self.terms = Terms(penalty.block_strength, penalty.entry_strength, penalty.ridge, exact)
+        plain = penalty.entry_strength == 0.0
+        bends_down = plain and not self.convex and isinstance(penalty.shape, Separable) and bool(penalty.q.concave())
+        self.terms = Terms(
+            penalty.block_strength, penalty.entry_strength, penalty.ridge, plain and self.convex, bends_down
+        )
 
     # -- what is asked of it -------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparseopt.jit import kernel
-from sparseopt.solvers.blocks import exact_step, free_step, norm_of, proximal_step
+from sparseopt.solvers.blocks import concave_step, exact_step, free_step, norm_of, proximal_step
 from sparseopt.solvers.extrapolation import MEMORY, block_norm, extrapolate, store
 
 __all__ = ["Model", "Partition", "descend", "sweep"]
@@ -68,6 +68,8 @@ def sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, to
             moved, first = free_step(work, d, vals, at, vecs, vec_at)
         elif terms.exact:
             moved, first = exact_step(work, d, was_zero, vals, at, vecs, vec_at, terms.block * omega, terms.ridge)
+        elif terms.bent:
+            moved, first = concave_step(work, d, vals, at, vecs, vec_at, shape, omega, terms)
         else:
             rest = max(total - shape.cost(norm_of(work.old, d), omega), 0.0)
             moved, first = proximal_step(work, d, vals, at, vecs, vec_at, shape, omega, rest, terms)
@@ -148,7 +150,7 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
 def _costs(shape, groups, terms, blocks, W):
     """Sum of the costs of all blocks in use, see `proximal_step`."""
     total = 0.0
-    if not terms.exact:
+    if not (terms.exact or terms.bent):
         for g in range(len(groups.omega)):
             if groups.omega[g] > 0.0 and blocks.slot[g] >= 0:
                 total += shape.cost(block_norm(groups, g, W), groups.omega[g])

@@ -1,0 +1,130 @@
+"""Steps in one block lower its model, and stop where the block's own optimality condition holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparseopt import L0, MCP, SCAD, Arctan, Capped, Laplace, LogSum, Power, TransformedL1
+from sparseopt.penalty import Separable
+from sparseopt.solvers.blocks import Terms, Work, concave_step, proximal_step
+
+PENALTIES = [
+    MCP(1.5),
+    SCAD(3.0),
+    LogSum(0.5),
+    Power(0.5),
+    Laplace(0.7),
+    TransformedL1(1.0),
+    Arctan(1.0),
+    Capped(0.8),
+    L0(),
+]
+OMEGA = 1.3
+
+
+class Block:
+    """min over w of <g, w - old> + (w - old)'H(w - old) / 2 + block omega q(||w||) + ridge ||w||^2 / 2."""
+
+    def __init__(self, seed: int, d: int, outputs: int, q: Any, ridge: float, spread: float, zero: bool) -> None:
+        rng = np.random.default_rng(seed)
+        basis = np.linalg.qr(rng.normal(size=(d, d)))[0]
+        self.vals = np.sort(np.exp(spread * rng.normal(size=d)))
+        self.vecs = basis
+        self.H = basis @ np.diag(self.vals) @ basis.T
+        self.old = np.zeros((outputs, d)) if zero else rng.normal(size=(outputs, d))
+        self.gradient = 2.0 * rng.normal(size=(outputs, d))
+        self.shape, self.terms = Separable(q), Terms(0.9, 0.0, ridge, False, True)
+
+    def value(self, w: np.ndarray) -> float:
+        step = w - self.old
+        norm = np.linalg.norm(w)
+        smooth = np.vdot(self.gradient, step) + 0.5 * np.vdot(step @ self.H, step) + 0.5 * self.terms.ridge * norm**2
+        return float(smooth + self.terms.block * self.shape.part(norm, OMEGA))
+
+    def moved_by_prox(self, w: np.ndarray) -> float:
+        """How far a prox-gradient step with step 1 / max(e) moves w."""
+        L = self.vals[-1]
+        v = (L * w - self.gradient - (w - self.old) @ self.H) / (L + self.terms.ridge)
+        u = np.linalg.norm(v)
+        shrunk = self.shape.shrink(u, self.terms.block / (L + self.terms.ridge), OMEGA, 0.0)
+        return float(L * np.linalg.norm(v * shrunk / u - w))
+
+    def step(self, kind: Any) -> tuple[np.ndarray, float, float]:
+        """Where the step leads, d'Hd of it, and the first prox move."""
+        outputs, d = self.old.shape
+        small = [np.empty((outputs, d)) for _ in range(6)]
+        work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
+        work.gradient[:], work.old[:] = self.gradient, self.old
+        vals, vecs = self.vals.copy(), self.vecs.ravel().copy()
+        if kind is concave_step:
+            moved, first = kind(work, d, vals, 0, vecs, 0, self.shape, OMEGA, self.terms)
+        else:
+            moved, first = kind(work, d, vals, 0, vecs, 0, self.shape, OMEGA, 0.0, self.terms)
+        return work.new.copy(), moved, first
+
+
+def blocks(q: Any) -> list[Block]:
+    return [
+        Block(seed, d, outputs, q, ridge, spread, zero)
+        for seed in range(6)
+        for d, outputs in ((2, 1), (7, 1), (3, 4))
+        for ridge in (0.0, 0.4)
+        for spread in (0.0, 1.0)
+        for zero in (False, True)
+    ]
+
+
+@pytest.mark.parametrize("q", PENALTIES, ids=str)
+def test_concave_steps_lower_the_model_and_rest_where_prox_steps_do(q: Any) -> None:
+    left = []
+    for block in blocks(q):
+        new, moved, first = block.step(concave_step)
+        assert block.value(new) <= block.value(block.old) + 1e-12 * abs(block.value(block.old))
+        assert moved == pytest.approx(np.vdot((new - block.old) @ block.H, new - block.old), rel=1e-9, abs=1e-12)
+        assert first == pytest.approx(block.moved_by_prox(block.old), rel=1e-9, abs=1e-12)
+        left.append(block.moved_by_prox(new) / max(first, 1e-12))
+    assert np.median(left) < 1e-3  # the rest would jump, or converges slowly where q bends as strongly as the loss
+
+
+@pytest.mark.parametrize("q", PENALTIES, ids=str)
+def test_concave_steps_go_no_less_far_than_proximal_ones(q: Any) -> None:
+    ours = np.array([block.value(block.step(concave_step)[0]) for block in blocks(q)])
+    proximal = np.array([block.value(block.step(proximal_step)[0]) for block in blocks(q)])
+    assert (ours <= proximal + 1e-3 * np.abs(proximal)).mean() > 0.9
+
+
+def wrong_tangent(name: str) -> Any:
+    """A step whose tangent has another slope than q."""
+
+    class Wrong:
+        def __init__(self, shape: Any) -> None:
+            self.shape = shape
+
+        def shrink(self, *args: float) -> float:
+            return self.shape.shrink(*args)
+
+        def tangent(self, r: float, omega: float, rest: float) -> float:
+            right = self.shape.tangent(r, omega, rest)
+            return {"no omega": right / omega, "none": 0.0, "at zero": omega * self.shape.q.slope_at_zero()}[name]
+
+    def step(work: Work, d: int, vals: Any, at: int, vecs: Any, vec_at: int, shape: Any, omega: float, terms: Terms):
+        return concave_step.py_func(work, d, vals, at, vecs, vec_at, Wrong(shape), omega, terms)
+
+    return step
+
+
+@pytest.mark.parametrize("name", ["no omega", "none", "at zero"])
+def test_a_wrong_tangent_is_noticed(name: str) -> None:
+    rests = []
+    for block in blocks(LogSum(0.5))[:24]:
+        outputs, d = block.old.shape
+        small = [np.empty((outputs, d)) for _ in range(6)]
+        work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
+        work.gradient[:], work.old[:] = block.gradient, block.old
+        step = wrong_tangent(name)
+        _, first = step(work, d, block.vals, 0, block.vecs.ravel().copy(), 0, block.shape, OMEGA, block.terms)
+        rests.append(block.moved_by_prox(work.new) / max(first, 1e-12))
+    assert np.median(rests) > 1e-3
