@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from sparseopt.experiments.bench_solvers import environment
 from sparseopt.experiments.contenders import CASES, SELECTORS, Case, Choice, Contender
 from sparseopt.experiments.problems import Instance
-from sparseopt.experiments.race import THREAD_VARIABLES
+from sparseopt.experiments.processes import THREAD_VARIABLES
 
 __all__ = ["Row", "compare", "main", "refitted_loss", "rows_of", "table"]
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from sparseopt.datasets import simulated
 from sparseopt.experiments.problems import Instance
-from sparseopt.experiments.race import STARTUP
+from sparseopt.experiments.processes import STARTUP
 
 __all__ = ["CASES", "SELECTORS", "Case", "Choice", "Contender", "Selector"]
 
