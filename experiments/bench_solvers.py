@@ -131,7 +131,8 @@ def _tasks(instance: Instance, wanted: Sequence[str]) -> Iterator[tuple[str, Any
         if task == "single":
             yield from ((f"lambda_max/{share}", np.array([top / share])) for share in (10, 20))
         elif task == "path" or instance.name in COMPETITORS["sparseopt"].concave:
-            yield task, top * np.geomspace(1.0, instance.ratio, 100)
+            shorter = PROBLEMS[instance.name].concave if task in CONCAVE else None
+            yield task, top * np.geomspace(1.0, shorter or instance.ratio, 100)
 
 
 def _entrants(

@@ -66,7 +66,7 @@ class Gaps:
 class Moves:
     """Judge of group MCP and SCAD."""
 
-    target = 1e-3  # about 1e-6 in the objective, which is flat to first order
+    target = 5e-3  # what group-lasso answers have that pass `Gaps`: 3e-3 to 5e-3 where it is largest
 
     def __init__(self, instance: Instance, lams: Array) -> None:
         self.instance, self.lams = instance, lams

@@ -165,13 +165,18 @@ def _equicorrelated(n: int, n_groups: int, size: int, active: int, within: float
 
 
 class Kind(NamedTuple):
-    """A problem of the table: arguments of `draw`, those that differ in the large size, and what stays the same."""
+    """A problem of the table: arguments of `draw`, those that differ in the large size, and what stays the same.
+
+    concave is the `ratio` of paths of MCP and SCAD, by default the same. For logistic they end earlier: beyond, so many
+    groups are not shrunk at all that they separate the classes, and there is no minimiser.
+    """
 
     how: dict[str, Any]
     large: dict[str, Any]
     l1_ratio: float = 0.0
     ratio: float = 0.05
     draw: Callable[..., Simulated] = simulated
+    concave: float | None = None
 
 
 _CSC = ("data", "indices", "indptr")
@@ -192,7 +197,7 @@ PROBLEMS: dict[str, Kind] = {
         _DENSE | {"n": 5000, "n_groups": 5000, "size": 10, "density": 0.005},
         {"n": 20_000, "n_groups": 10_000, "density": 0.0025},
     ),
-    "logistic": Kind(_DENSE | {"loss": "logistic"}, _TWICE),
+    "logistic": Kind(_DENSE | {"loss": "logistic"}, _TWICE, concave=0.4),
     "multitask": Kind(
         _DENSE | {"n": 500, "n_groups": 2000, "size": 1, "active": 50, "n_outputs": 20}, {"n_groups": 8000}
     ),

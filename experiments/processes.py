@@ -72,7 +72,7 @@ class Process:
             other._start(fresh, Request(lams, tol, penalty, ""))
             return Fresh(*other._receive(limit))
         finally:
-            other.stop()
+            other.stop(patience=5.0)
 
     def stop(self, patience: float = 0.0) -> None:
         """End the process, by force if it has not ended by itself after `patience` seconds."""

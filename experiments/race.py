@@ -2,7 +2,7 @@
 
 Every answer is judged by `judging`, from no competitor. Convex: it passes if (P - D*) / D* <= 1e-6 at every lam, with P
 its objective and D* the best lower bound that any answer of the run gave. Group MCP and SCAD: it passes if no group is
-further than 1e-3 lam omega_g from stationary. Then
+further than 0.005 lam omega_g from stationary. Then
 
     tolerance   the loosest power of ten that passes, since every package means something else by its tolerance
     time        the median of several runs at that tolerance, kernels compiled and called before; runs alternate
