@@ -5,8 +5,8 @@
     python -m sparseopt.experiments.bench_selection --cases corr9 --selectors splicing abess --json results.json
     python -m sparseopt.experiments.bench_selection --tasks range        paths of k = 1, ..., 30
 
-The number of groups is given, or chosen by a criterion of the package: from 0, 1, ..., twice the true one ("chosen"), or
-from 1, ..., 30 ("range", the time of a whole path of sizes). Every selector has a process of its own, with one thread:
+The number of groups is given, or chosen by a criterion of the package: from 0, 1, ..., twice the true one ("chosen"),
+or from 1, ..., 30 ("range", the time of a path of sizes). Every selector has a process of its own, with one thread:
 
     exact, true, false    share of seeds with the true groups; right and wrong groups among the chosen, on average
     best, < and >         size given: seeds in which nobody has a smaller loss once refitted on its groups, and in which

@@ -1,7 +1,7 @@
 """Competitors in processes of their own, which are killed when their time is up.
 
-A `Process` answers requests as long as it lives; its method `fresh` starts another for a single request, to see what that
-costs a process that has done nothing before.
+A `Process` answers requests as long as it lives; its method `fresh` starts another one for a single request, to see
+what that costs a process that has done nothing before.
 """
 
 from __future__ import annotations

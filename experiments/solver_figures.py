@@ -72,8 +72,11 @@ def _panel(ax: Any, mine: Sequence[Ratio], what: str, problems: Sequence[str], s
 def _axis(ax: Any, low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    steps = (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0) if high < 3.0 * low else (1.0, 2.0, 3.0, 5.0, 7.0)
-    steps = (1.0, 2.0, 5.0) if high > 9.0 * low else steps
+    steps: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.0)
+    if high < 3.0 * low:
+        steps = (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0)
+    elif high > 9.0 * low:
+        steps = (1.0, 2.0, 5.0)
     ticks = [step * 10.0**power for power in range(-3, 4) for step in steps]
     ax.set_xscale("log")
     ax.set_xlim(low, high)

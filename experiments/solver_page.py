@@ -22,9 +22,9 @@ _HOW = (
 )
 _MEMORY = (
     "MB of resident memory beyond what a fresh process had with the data loaded: at most during import and first call "
-    "(peak), and at most during a second call beyond what was there before it (extra). First call: import, kernels from "
-    "disk and solve, minus the second call. Gap: share of the time in dual point, dual bound and primal value; check: "
-    "with the gradients of all groups, which a solver without gaps needs as well."
+    "(peak), and at most during a second call beyond what was there before it (extra). First call: seconds of import, "
+    "kernels from disk and solve, minus those of the second call. Gap: share of the time in dual point, dual bound and "
+    "primal value; check: with the gradients of all groups, which a solver without gaps needs as well."
 )
 
 
@@ -88,9 +88,8 @@ def _environment(about: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     threads = about["threads"] if isinstance(about["threads"], list) else [about["threads"]]
     counts = " or ".join(map(str, threads))
-    return (
-        f"{about['machine']} with {about['cpus']} cores, {counts} threads, Python {about['python']}; versions: {versions}."
-    )
+    machine = f"{about['machine']} with {about['cpus']} cores, {counts} threads"
+    return f"{machine}, Python {about['python']}; versions: {versions}."
 
 
 def _goals(rows: Sequence[Row]) -> Grid:
@@ -117,7 +116,8 @@ def _above(found: Sequence[Ratio]) -> list[Part]:
 
 
 def _times(found: Sequence[Ratio]) -> Grid:
-    lines = [("problem", "size", "task", "ours", "seconds", "threads", "rival", "seconds", "threads", "ratio")]
+    head = ("problem", "size", "task", "ours", "seconds", "threads", "rival", "seconds", "threads", "ratio")
+    lines: list[tuple[str, ...]] = [head]
     for each in found:
         mine, other = _who(each.own), _who(each.rival)
         lines.append((each.problem, each.size, each.task, *mine, *other, _number(each.time, ".2f")))

@@ -26,7 +26,7 @@ from sparseopt.experiments.problems import PROBLEMS, make
 from sparseopt.solvers.gradients import Gradients
 from sparseopt.solvers.iterate import Iterate
 
-__all__ = ["CASES", "Work", "counted", "table"]
+__all__ = ["CASES", "Work", "counted", "counting", "table"]
 
 LAMS = 30
 
@@ -54,14 +54,15 @@ class Work(NamedTuple):
 def counted(problem: Problem, ratio: float = 0.05, tol: float = 1e-4) -> Work:
     """The work of a path of 30 lams."""
     lams = lam_max(problem) * np.geomspace(1.0, ratio, LAMS)
-    with _counting() as counts:
+    with counting() as counts:
         found = path(problem, lams, tol=tol, progress=False)
     rest = counts["passes"], counts["columns"], counts["screened"], float(counts["flops"]) / 1e6
     return Work(int(found.epochs.sum()), *rest)
 
 
 @contextmanager
-def _counting() -> Iterator[dict[str, Any]]:
+def counting() -> Iterator[dict[str, Any]]:
+    """Inside, all paths of the process are counted: passes, columns, screened and flops, see the top of this file."""
     counts: dict[str, Any] = {"passes": 0, "columns": 0, "screened": 0, "flops": 0.0}
     before = (Dense.rmatvec, Csc.rmatvec, Gradients.ensure, Iterate.minimise)
 
