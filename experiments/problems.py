@@ -197,7 +197,7 @@ PROBLEMS: dict[str, Kind] = {
         _DENSE | {"n": 5000, "n_groups": 5000, "size": 10, "density": 0.005},
         {"n": 20_000, "n_groups": 10_000, "density": 0.0025},
     ),
-    "logistic": Kind(_DENSE | {"loss": "logistic"}, _TWICE, concave=0.4),
+    "logistic": Kind(_DENSE | {"loss": "logistic"}, _TWICE, concave=0.5),
     "multitask": Kind(
         _DENSE | {"n": 500, "n_groups": 2000, "size": 1, "active": 50, "n_outputs": 20}, {"n_groups": 8000}
     ),
