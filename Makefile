@@ -65,5 +65,5 @@ $(VENV)/.installed-%: $(CONFIG) | $(BIN)/python
 $(VENV)-bench/.installed: $(CONFIG)
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --disable-pip-version-check --quiet \
-	  "numpy<2" adelie celer skglm scikit-learn group-lasso abess skscope -e .
+	  "numpy<2" adelie celer skglm scikit-learn group-lasso abess skscope -e ".[plot]"
 	@touch $@

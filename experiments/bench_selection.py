@@ -3,9 +3,10 @@
     python -m sparseopt.experiments.bench_selection                      all cases, 20 seeds: the better part of an hour
     python -m sparseopt.experiments.bench_selection --quick              smaller problems, 3 seeds: minutes
     python -m sparseopt.experiments.bench_selection --cases corr9 --selectors splicing abess --json results.json
+    python -m sparseopt.experiments.bench_selection --tasks range        paths of k = 1, ..., 30
 
-The number of groups is given, or chosen from 0, 1, ..., twice the true one by a criterion of the package. Every
-selector has a process of its own, with one thread:
+The number of groups is given, or chosen by a criterion of the package: from 0, 1, ..., twice the true one ("chosen"),
+or from 1, ..., 30 ("range", the time of a path of sizes). Every selector has a process of its own, with one thread:
 
     exact, true, false    share of seeds with the true groups; right and wrong groups among the chosen, on average
     best, < and >         size given: seeds in which nobody has a smaller loss once refitted on its groups, and in which
@@ -36,11 +37,11 @@ from numpy.typing import NDArray
 from sparseopt.experiments.bench_solvers import environment
 from sparseopt.experiments.contenders import CASES, SELECTORS, Case, Choice, Contender
 from sparseopt.experiments.problems import Instance
-from sparseopt.experiments.race import THREAD_VARIABLES
+from sparseopt.experiments.processes import THREAD_VARIABLES
 
 __all__ = ["Row", "compare", "main", "refitted_loss", "rows_of", "table"]
 
-TASKS = ("given", "chosen")
+TASKS = ("given", "chosen", "range")
 EQUAL = 1e-9  # losses closer than this share of the loss without groups are equal
 JAX = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 

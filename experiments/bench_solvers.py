@@ -1,12 +1,21 @@
 """Race this project against other packages on the same problems, in one run, to the same accuracy.
 
-    python -m sparseopt.experiments.bench_solvers                        all problems, full size: about half an hour
+    python -m sparseopt.experiments.bench_solvers                        all problems, tasks and two sizes: hours
     python -m sparseopt.experiments.bench_solvers --quick                a tenth of the samples and groups: minutes
-    python -m sparseopt.experiments.bench_solvers --problems dense tall --peers sparseopt adelie --json results.json
-    python -m sparseopt.experiments.bench_solvers --task single          one lam from zero instead of a path of 100
+    python -m sparseopt.experiments.bench_solvers --problems dense tall --peers sparseopt adelie --tasks path
+    python -m sparseopt.experiments.bench_solvers --threads 1 2 --json results.json --page results
+    python -m sparseopt.experiments.bench_solvers --from results.json --growth growth.json --page results
 
-What counts as an answer, and how time is taken, is said in `race`. Packages that are not installed are listed as such;
-`make bench` installs them in an environment of their own, because adelie needs NumPy 1.
+Tasks:
+
+    path        100 lams, each solved from where the one before ended (warm starts)
+    single      one lam from zero (cold start): lambda_max/10 and lambda_max/20
+    mcp, scad   paths of group MCP and SCAD, beside this project's group-lasso path on the same lams
+
+What counts as an answer, and how time is taken, is said in `race`; first calls and memory in `serving`, what is made of
+the numbers in `solver_report`. Every competitor runs with every number of threads, and its best one counts. Packages
+that are not installed are listed as such; `make bench` installs them in an environment of their own, because adelie
+needs NumPy 1. The file of --json is written anew after every problem, so that nothing is lost if a run is ended.
 """
 
 from __future__ import annotations
@@ -17,8 +26,8 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,62 +35,19 @@ from typing import Any
 
 import numpy as np
 
+from sparseopt.experiments.judging import judge_of, lam_max
 from sparseopt.experiments.peers import COMPETITORS
-from sparseopt.experiments.problems import PROBLEMS, lam_max, make
-from sparseopt.experiments.race import Entrant, Process, Row, race
+from sparseopt.experiments.problems import PROBLEMS, SIZES, Instance, make
+from sparseopt.experiments.processes import Process
+from sparseopt.experiments.race import Entrant, Row, race, refreshed
+from sparseopt.experiments.solver_report import CONCAVE, read_rows, summary, table
 
-__all__ = ["environment", "main", "summary", "table"]
+__all__ = ["environment", "main"]
 
-# -- what is printed ---------------------------------------------------------------------------------------------------
-
-
-def table(rows: Sequence[Row]) -> str:
-    """One line per competitor, fastest first; those that did not pass, and why, at the end."""
-    passed = sorted((row for row in rows if row.status == "passed"), key=lambda row: row.seconds or 0.0)
-    best = passed[0].seconds if passed else None
-    lines = [("", "seconds", "ratio", "accuracy", "tol", "epochs", "cold s", "runs", "")]
-    for row in [*passed, *(row for row in rows if row.status != "passed")]:
-        ratio = f"{row.seconds / best:.2f}" if row.status == "passed" and row.seconds and best else "-"
-        numbers = (_number(row.seconds, ".3g"), ratio, _number(row.accuracy, ".0e"), _number(row.tol, ".0e"))
-        rest = (_number(row.epochs, "d"), _number(row.cold, ".1f"), str(row.repeats or "-"))
-        lines.append((row.name, *numbers, *rest, "" if row.status == "passed" else row.status))
-    widths = [max(len(line[i]) for line in lines) for i in range(8)]
-    text = []
-    for name, *cells, remark in lines:
-        aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        text.append("  ".join([name.ljust(widths[0]), *aligned, remark]).rstrip())
-    return "\n".join(text)
+TASKS = ("path", "single", *CONCAVE)
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """Per problem: the time of this project, with the faster of its two input types, over that of the fastest peer.
-
-    Examples
-    --------
-    >>> rows = [Row("dense", "path", "sparseopt", "passed", 2.0), Row("dense", "path", "adelie", "passed", 4.0)]
-    >>> print(summary(rows))
-    dense path: sparseopt 0.50 x adelie (float64 0.50, float32 -)
-    """
-    lines = []
-    for problem, task in dict.fromkeys((row.problem, row.task) for row in rows):
-        times = {
-            row.name: row.seconds
-            for row in rows
-            if (row.problem, row.task, row.status) == (problem, task, "passed") and row.seconds
-        }
-        own = [times.pop(name, None) for name in ("sparseopt", "sparseopt_f32")]
-        peer = min(times, key=lambda name: times[name] or 0.0, default=None)
-        if peer is None or own == [None, None]:
-            lines.append(f"{problem} {task}: {'no peer passed' if peer is None else 'sparseopt did not pass'}")
-            continue
-        ratios = [None if seconds is None else seconds / times[peer] for seconds in own]
-        best = min(ratio for ratio in ratios if ratio is not None)
-        wide, short = (_number(ratio, ".2f") for ratio in ratios)
-        lines.append(f"{problem} {task}: sparseopt {best:.2f} x {peer} (float64 {wide}, float32 {short})")
-    return "\n".join(lines)
-
-
-def environment(names: Sequence[str], threads: int) -> dict[str, Any]:
+def environment(names: Sequence[str], threads: int | Sequence[int]) -> dict[str, Any]:
     """Versions and machine, for whoever reads the numbers later."""
     versions = {}
     for package in ("numpy", "scipy", "numba", *dict.fromkeys(COMPETITORS[name].package for name in names)):
@@ -94,55 +60,96 @@ def environment(names: Sequence[str], threads: int) -> dict[str, Any]:
     return {**system, "threads": threads, "versions": versions}
 
 
-def _number(value: float | None, how: str) -> str:
-    return "-" if value is None else format(value, how)
-
-
-# -- the script --------------------------------------------------------------------------------------------------------
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; see `--help`."""
     options = _parser().parse_args(arguments)
-    print(json.dumps(environment(options.peers, options.threads)))
-    rows: list[Row] = []
-    for problem in options.problems:
-        rows += _compare(problem, options)
+    if options.stored:
+        parts = [json.loads(file.read_text(encoding="utf-8")) for file in options.stored]
+        rows = read_rows(row for part in parts for row in part["rows"])
+        about = parts[-1]["environment"]
+    else:
+        rows, about = [], environment(options.peers, options.threads)
+        print(json.dumps(about))
+        for size in ["quick"] if options.quick else options.sizes:
+            for problem in options.problems:
+                for raced in _compare(problem, size, options):
+                    print(table(raced), flush=True)
+                    rows += raced
+                _write(options.json, rows, about)
     print(f"\ntime of sparseopt over that of the fastest peer\n{summary(rows)}")
-    if options.json is not None:
-        result = {"environment": environment(options.peers, options.threads), "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    _write(options.json, rows, about)
+    if options.page is not None:
+        from sparseopt.experiments.solver_page import write_page  # needs matplotlib
+
+        growth, selection = (
+            None if file is None else json.loads(file.read_text(encoding="utf-8"))
+            for file in (options.growth, options.selection)
+        )
+        notes = "" if options.notes is None else options.notes.read_text(encoding="utf-8")
+        print(f"wrote {write_page(options.page, rows, about, growth, selection, notes)}")
     return 0
 
 
-def _compare(problem: str, options: argparse.Namespace) -> list[Row]:
-    """All tasks on one problem, printed and returned."""
-    instance = make(problem, 1 if options.quick else 10)
-    top, ratio = lam_max(instance), instance.ratio
-    tasks = {"path": top * np.geomspace(1.0, ratio, 100)}
-    if options.task == "single":
-        tasks = {f"lambda_max/{share}": np.array([top / share]) for share in (10, 20)}
-    rows: list[Row] = []
+def _write(file: Path | None, rows: Sequence[Row], about: dict[str, Any]) -> None:
+    if file is not None:
+        text = json.dumps({"environment": about, "rows": [asdict(row) for row in rows]}, indent=1)
+        file.write_text(text + "\n", encoding="utf-8")
+
+
+def _compare(problem: str, size: str, options: argparse.Namespace) -> Iterator[list[Row]]:
+    """The rows of every task on one problem."""
+    instance = make(problem, size)
+    tasks = dict(_tasks(instance, options.tasks))
+    names = [name for name in options.peers if problem in COMPETITORS[name].problems]
+    missing = {name for name in names if find_spec(COMPETITORS[name].package) is None}
+    refusals = {name: COMPETITORS[name].refusal(instance) for name in names}
+    refusals |= dict.fromkeys(missing, "not installed")
     with tempfile.TemporaryDirectory() as folder:
         instance.save(Path(folder) / "full")
-        make(problem, 1, seed=1).save(Path(folder) / "warm")
-        able = [name for name in options.peers if problem in COMPETITORS[name].problems]
-        able = [name for name in able if options.quick or name != "group-lasso"]  # minutes per lam at full size
-        missing = [name for name in able if find_spec(COMPETITORS[name].package) is None]
-        processes = [Process(name, Path(folder), options.threads) for name in able if name not in missing]
+        make(problem, "quick", seed=1).save(Path(folder) / "warm")
+        able = [name for name in names if not refusals[name]]
+        processes = {(name, n): Process(name, Path(folder), n) for name in able for n in options.threads}
         try:
             for task, lams in tasks.items():
-                X = instance.X
-                print(f"\n{problem} {task}: X {X.shape[0]} x {X.shape[1]}, {len(instance.sizes)} groups", flush=True)
-                entrants = [Entrant(process.name, process, options.budget) for process in processes]
-                raced = race(instance, task, lams, entrants, options.repeats)
-                raced += [Row(problem, task, name, "not installed") for name in missing]
-                print(table(raced), flush=True)
-                rows += raced
+                (n, p), groups = instance.X.shape, len(instance.sizes)
+                print(f"\n{problem} {size} {task}: X {n} x {p}, {groups} groups", flush=True)
+                entrants = _entrants(instance, task, lams, processes, options.budget)
+                rows = race(task, lams, entrants, options.repeats)
+                if options.fresh:
+                    rows = refreshed(rows, lams, entrants)
+                out = {name: why for name, why in refusals.items() if why}
+                yield rows + [Row(problem, task, name, why, size=size) for name, why in out.items()]
         finally:
-            for process in processes:
+            for process in processes.values():
                 process.stop(patience=5.0)
-    return rows
+
+
+def _tasks(instance: Instance, wanted: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Names of tasks and their lams."""
+    top = lam_max(instance)
+    for task in wanted:
+        if task == "single":
+            yield from ((f"lambda_max/{share}", np.array([top / share])) for share in (10, 20))
+        elif task == "path" or instance.name in COMPETITORS["sparseopt"].concave:
+            shorter = PROBLEMS[instance.name].concave if task in CONCAVE else None
+            yield task, top * np.geomspace(1.0, shorter or instance.ratio, 100)
+
+
+def _entrants(
+    instance: Instance, task: str, lams: Any, processes: dict[tuple[str, int], Process], budget: float
+) -> list[Entrant]:
+    """Who takes part; in the tasks of MCP and SCAD this project's group lasso as well."""
+    out: list[Entrant] = []
+    for penalty in ("l2", task) if task in CONCAVE else ("l2",):
+        under = replace(instance, penalty=penalty)
+        judge = judge_of(under, lams)
+        siblings: dict[str, Entrant] = {}
+        for (name, _), process in processes.items():
+            wanted = penalty != "l2" or task not in CONCAVE or COMPETITORS[name].package == "sparseopt"
+            if wanted and not COMPETITORS[name].refusal(under):
+                out.append(Entrant(name, process, budget, judge, penalty, siblings.get(name)))
+                siblings.setdefault(name, out[-1])
+    return out
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,29 +158,31 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    for option, known, default in (
+        ("--problems", tuple(PROBLEMS), tuple(PROBLEMS)),
+        ("--peers", tuple(COMPETITORS), tuple(COMPETITORS)),
+        ("--tasks", TASKS, TASKS),
+        ("--sizes", SIZES, SIZES[1:]),
+    ):
+        words = ", ".join(known)
+        parser.add_argument(option, nargs="+", choices=known, default=default, metavar="NAME", help=words)
+    parser.add_argument("--quick", action="store_true", help="the quick size alone")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], metavar="N", help="threads, one or more (1)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed runs (3)")
     parser.add_argument(
-        "--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS), metavar="NAME", help=", ".join(PROBLEMS)
+        "--budget", type=float, default=60.0, metavar="S", help="seconds of solving per competitor and table (60)"
     )
     parser.add_argument(
-        "--peers",
-        nargs="+",
-        choices=COMPETITORS,
-        default=list(COMPETITORS),
-        metavar="NAME",
-        help=", ".join(COMPETITORS),
+        "--no-fresh", dest="fresh", action="store_false", help="leave out first calls, memory and certificates"
     )
-    parser.add_argument("--task", choices=["path", "single"], default="path", help="100 lams, or lambda_max/10 and /20")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the samples and groups")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed runs (default 3)")
-    parser.add_argument(
-        "--budget",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="seconds of solving per competitor and table (default 60)",
-    )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads per competitor (default 1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--page", type=Path, metavar="FOLDER", help="write index.md and its pictures to this folder")
+    parser.add_argument(
+        "--from", dest="stored", type=Path, nargs="+", metavar="FILE", help="take the numbers of --json, race nobody"
+    )
+    parser.add_argument("--growth", type=Path, metavar="FILE", help="for the page: the file of bench_growth --json")
+    parser.add_argument("--selection", type=Path, metavar="FILE", help="for the page: that of bench_selection --json")
+    parser.add_argument("--notes", type=Path, metavar="FILE", help="for the page: Markdown that explains the numbers")
     return parser
 
 

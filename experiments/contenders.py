@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from sparseopt.datasets import simulated
 from sparseopt.experiments.problems import Instance
-from sparseopt.experiments.race import STARTUP
+from sparseopt.experiments.processes import STARTUP
 
 __all__ = ["CASES", "SELECTORS", "Case", "Choice", "Contender", "Selector"]
 
@@ -53,7 +53,15 @@ class Case(NamedTuple):
         return self._replace(n=self.n // 2, n_groups=self.n_groups // 4)
 
     def sizes(self, task: str) -> list[int]:
-        """The true size if it is "given", else 0, 1, ..., twice as many."""
+        """The true size if it is "given"; 0, 1, ..., twice as many if it is "chosen"; 1, ..., 30 for "range".
+
+        A range ends earlier where 30 groups would leave no degree of freedom.
+
+        >>> Case(100, 200).sizes("range")[-1], Case(500, 200).sizes("range")[-1]
+        (19, 30)
+        """
+        if task == "range":
+            return list(range(1, min(30, self.n_groups, (self.n - 1) // 5) + 1))
         return [self.active] if task == "given" else list(range(2 * self.active + 1))
 
     def make(self, seed: int) -> tuple[Instance, Choice]:
@@ -92,7 +100,7 @@ CASES: dict[str, Case] = {
 
 
 class Selector(NamedTuple):
-    """A way to choose groups. package: the module to import; tasks: "given", "chosen", or both."""
+    """A way to choose groups. package: the module to import; tasks: see `Case.sizes`."""
 
     package: str
     tasks: tuple[str, ...]
@@ -164,17 +172,20 @@ def _skscope(solver: str) -> Prepare:
     return prepare
 
 
+_CHOOSE = ("chosen", "range")
+
 SELECTORS: dict[str, Selector] = {
     "splicing": Selector("sparseopt", ("given",), _sparseopt("splicing")),
-    "splicing-bic": Selector("sparseopt", ("chosen",), _sparseopt("splicing", "bic")),
-    "splicing-ebic": Selector("sparseopt", ("chosen",), _sparseopt("splicing", "ebic")),
+    "splicing-bic": Selector("sparseopt", _CHOOSE, _sparseopt("splicing", "bic")),
+    "splicing-ebic": Selector("sparseopt", _CHOOSE, _sparseopt("splicing", "ebic")),
+    "splicing-gap": Selector("sparseopt", _CHOOSE, _sparseopt("splicing", "gap")),
     "omp": Selector("sparseopt", ("given",), _sparseopt("omp")),
     "omp-gain": Selector("sparseopt", ("given",), _sparseopt("omp", by="gain")),
     "ompr": Selector("sparseopt", ("given",), _sparseopt("ompr")),
     "iht": Selector("sparseopt", ("given",), _sparseopt("iht")),
     "forward-backward": Selector("sparseopt", ("given",), _sparseopt("forward-backward")),
-    "abess": Selector("abess", ("given", "chosen"), _abess()),
-    "abess-bic": Selector("abess", ("chosen",), _abess(ic_type="bic")),
+    "abess": Selector("abess", ("given", *_CHOOSE), _abess()),
+    "abess-bic": Selector("abess", _CHOOSE, _abess(ic_type="bic")),
     "skscope-scope": Selector("skscope", ("given", "chosen"), _skscope("ScopeSolver")),
     "skscope-omp": Selector("skscope", ("given",), _skscope("OMPSolver")),
     "skscope-grasp": Selector("skscope", ("given",), _skscope("GraspSolver")),

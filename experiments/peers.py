@@ -1,37 +1,33 @@
-"""The competitors of `bench_solvers`, each behind one call, and the process that runs one of them.
+"""The competitors of `bench_solvers`, each behind one call.
 
 `prepare(instance, threads)` turns X and the groups into what a package takes and returns `solve(lams, tol)`, the part
 whose time counts: from arrays to coefficients for every lam, largest first, each started from the one before where the
 package can. `solve` returns `read()`, which is not timed and gives the coefficients as (m, p, K) and the epochs, None
-where the package does not tell.
+where the package does not tell. X comes in the competitor's dtype; the penalty is that of the instance.
 
 What one has to know of the packages, as of the versions named:
 
     adelie 1.1.52       grpnet: "multigaussian" divides the loss by K; in float32 the default newton_tol is never met
     celer 0.7.4         celer_path with prune=1 is faster, but may drop and retake the same groups for ever
-    skglm 0.5           no path for groups, so the loop is here; WeightedL1GroupL2 needs all weights of features equal
+    skglm 0.5           no path for groups, so the loop is here; WeightedL1GroupL2 needs all weights of features equal;
+                        MCP and SCAD for rows of several responses only
     scikit-learn 1.9.1  rows of several responses only
     group-lasso 1.5.0   minimises loss + 2 reg, not its documented objective, so it is given half of every lam
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import time
-import warnings
 from collections.abc import Callable
 from importlib import import_module
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.experiments.problems import PROBLEMS, Instance, lam_max
+from sparseopt.experiments.judging import GAMMA, THETA
+from sparseopt.experiments.problems import PROBLEMS, Instance
 
-__all__ = ["COMPETITORS", "Competitor", "serve"]
+__all__ = ["COMPETITORS", "Competitor", "Read", "Solve"]
 
 Array = NDArray[np.float64]
 Read: TypeAlias = "Callable[[], tuple[Array, int | None]]"
@@ -41,8 +37,10 @@ Solve: TypeAlias = "Callable[[Array, float], Read]"
 class Competitor(NamedTuple):
     """A solver under one way of calling it.
 
-    package: the module to import; problems: what it solves; prepare: see the top of this file. Of its tolerances,
-    10^-first is tried first, 10^-tightest last, and 10^-sharp is good enough to know the optimum by.
+    package: the module to import; problems: what it solves, and `concave` those with MCP and SCAD; prepare: see the top
+    of this file. Of its tolerances, 10^-first is tried first, 10^-tightest last, and 10^-sharp is good enough to know
+    the optimum by. dtype: of X; largest: values of X, or of its Gram matrix where it makes one, beyond which it is not
+    asked.
     """
 
     package: str
@@ -51,89 +49,61 @@ class Competitor(NamedTuple):
     sharp: int
     tightest: int
     prepare: Callable[[Instance, int], Solve]
+    dtype: type = np.float64
+    concave: frozenset[str] = frozenset()
+    largest: float = np.inf
 
-
-def serve(pipe: Connection, folder: str, name: str, threads: int) -> None:
-    """Answer requests (lams, tol, file) with (seconds, epochs) until None comes; the coefficients go to the file.
-
-    Before the first request it says "warm" when a small problem is solved, import and compilation included, and "ready"
-    when the problem of the race is in memory. An exception ends the process with its text for an answer.
-    """
-    silence = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # some packages print from C
-        os.dup2(silence, stream)
-    warnings.simplefilter("ignore")
-    try:
-        competitor = COMPETITORS[name]
-        small = Instance.load(Path(folder) / "warm")
-        grid = lam_max(small) * np.geomspace(1.0, small.ratio, 5)
-        solve = competitor.prepare(small, threads)
-        solve(grid, 10.0**-competitor.first)()
-        pipe.send("warm")
-        solve(grid[3:4], 10.0**-competitor.first)()
-        solve = competitor.prepare(Instance.load(Path(folder) / "full"), threads)
-        pipe.send("ready")
-        while (request := pipe.recv()) is not None:
-            lams, tol, file = request
-            gc.collect()
-            began = time.perf_counter()
-            read = solve(lams, tol)
-            seconds = time.perf_counter() - began
-            W, epochs = read()
-            np.save(file, W)
-            pipe.send((seconds, epochs))
-    except Exception as error:  # whatever a package raises is a result of the benchmark
-        pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
+    def refusal(self, instance: Instance) -> str:
+        """Why this problem is not for it, "" if it is."""
+        n, p = instance.X.shape
+        if instance.name not in (self.problems if instance.penalty == "l2" else self.concave):
+            return "not its problem"
+        return "too large for it" if (p * p if self.prepare is _adelie_cov else n * p) > self.largest else ""
 
 
 # -- this project ------------------------------------------------------------------------------------------------------
 
 
-def _sparseopt(dtype: type) -> Callable[[Instance, int], Solve]:
-    def prepare(instance: Instance, threads: int) -> Solve:
-        from sparseopt import Groups, Problem, path
+def _sparseopt(instance: Instance, threads: int) -> Solve:
+    from sparseopt import Groups, Problem, path
 
-        X, y = instance.X.astype(dtype), instance.y
-        groups = Groups.from_sizes(instance.sizes)
-        how: dict[str, Any] = {"loss": instance.loss, "l1_ratio": instance.l1_ratio, "intercept": False}
+    X, y = instance.X, instance.y
+    groups = Groups.from_sizes(instance.sizes)
+    how: dict[str, Any] = {"loss": instance.loss, "l1_ratio": instance.l1_ratio, "intercept": False}
+    how["penalty"] = instance.penalty
 
-        def solve(lams: Array, tol: float) -> Read:
-            answer = path(Problem.build(X, y, groups, **how), lams, tol=tol)
-            return lambda: (_three_axes(answer.coefs), int(answer.epochs.sum()))
+    def solve(lams: Array, tol: float) -> Read:
+        answer = path(Problem.build(X, y, groups, **how), lams, tol=tol)
+        return lambda: (_three_axes(answer.coefs), int(answer.epochs.sum()))
 
-        return solve
-
-    return prepare
+    return solve
 
 
 # -- peers -------------------------------------------------------------------------------------------------------------
 
 
-def _adelie(dtype: type) -> Callable[[Instance, int], Solve]:
-    def prepare(instance: Instance, threads: int) -> Solve:
-        ad = import_module("adelie")
-        X, K = instance.X.astype(dtype), instance.Y.shape[1]
-        y: NDArray = np.ascontiguousarray(instance.y, dtype=dtype)
-        family = "binomial" if instance.loss == "logistic" else "gaussian" if K == 1 else "multigaussian"
-        how: dict[str, Any] = {
-            "groups": instance.starts,
-            "penalty": instance.weights.astype(dtype),
-            "intercept": False,
-            "early_exit": False,
-            "progress_bar": False,
-            "n_threads": threads,
-            "newton_tol": 1e-12 if dtype is np.float64 else 1e-6,
-        }
+def _adelie(instance: Instance, threads: int) -> Solve:
+    ad = import_module("adelie")
+    X, K, is_sparse = instance.X, instance.Y.shape[1], instance.is_sparse
+    y: NDArray = np.ascontiguousarray(instance.y, dtype=X.dtype)
+    family = "binomial" if instance.loss == "logistic" else "gaussian" if K == 1 else "multigaussian"
+    how: dict[str, Any] = {
+        "groups": instance.starts,
+        "penalty": instance.weights.astype(X.dtype),
+        "intercept": False,
+        "early_exit": False,
+        "progress_bar": False,
+        "n_threads": threads,
+        "newton_tol": 1e-12 if X.dtype == np.float64 else 1e-6,
+    }
 
-        def solve(lams: Array, tol: float) -> Read:
-            matrix = ad.matrix.sparse(X, method="naive", n_threads=threads) if instance.is_sparse else X
-            glm = getattr(ad.glm, family)(y, dtype=dtype)
-            state = ad.grpnet(matrix, glm, lmda_path=lams / K, tol=tol, irls_tol=tol, **how)
-            return lambda: (_all_lams(state.betas.toarray(), lams).reshape(len(lams), -1, K), None)
+    def solve(lams: Array, tol: float) -> Read:
+        matrix = ad.matrix.sparse(X, method="naive", n_threads=threads) if is_sparse else X
+        glm = getattr(ad.glm, family)(y, dtype=y.dtype.type)
+        state = ad.grpnet(matrix, glm, lmda_path=lams / K, tol=tol, irls_tol=tol, **how)
+        return lambda: (_all_lams(state.betas.toarray(), lams).reshape(len(lams), -1, K), None)
 
-        return solve
-
-    return prepare
+    return solve
 
 
 def _adelie_cov(instance: Instance, threads: int) -> Solve:
@@ -177,10 +147,15 @@ def _skglm(instance: Instance, threads: int) -> Solve:
     y = 2.0 * instance.y - 1.0 if instance.loss == "logistic" else instance.y
     weights, a = instance.weights, instance.l1_ratio
     layout = np.append(instance.starts, p).astype(np.int32), np.arange(p, dtype=np.int32)
+    rows = {
+        "l2": lambda: penalties.L2_1(1.0),
+        "mcp": lambda: block.BlockMCPenalty(1.0, GAMMA),
+        "scad": lambda: block.BlockSCAD(1.0, THETA),
+    }[instance.penalty]
 
     def solve(lams: Array, tol: float) -> Read:
         if K > 1:
-            datafit, penalty = datafits.QuadraticMultiTask(), penalties.L2_1(1.0)
+            datafit, penalty = datafits.QuadraticMultiTask(), rows()
             solver = solvers.MultiTaskBCD(tol=tol, fit_intercept=False, max_iter=1000)
         elif instance.loss == "logistic":
             datafit, penalty = group.LogisticGroup(*layout), block.WeightedGroupL2(1.0, weights, *layout)
@@ -247,15 +222,20 @@ def _all_lams(coefs: Array, lams: Array) -> Array:
 
 _ALL = frozenset(PROBLEMS)
 _ONE_RESPONSE = frozenset({"dense", "wide", "corr", "unequal", "tall", "sparse"})
+_BLOCKS = _ALL - {"sgl"}
+_GRAM = 4e7  # values, 320 MB
+_SMALL = 2e6  # values of X: beyond them it takes minutes for one lam
 
 COMPETITORS: dict[str, Competitor] = {
-    "sparseopt": Competitor("sparseopt", _ALL, 3, 8, 12, _sparseopt(np.float64)),
-    "sparseopt_f32": Competitor("sparseopt", _ALL, 3, 8, 12, _sparseopt(np.float32)),
-    "adelie": Competitor("adelie", _ALL - {"sgl"}, 6, 11, 14, _adelie(np.float64)),
-    "adelie_f32": Competitor("adelie", _ALL - {"sgl"}, 6, 11, 12, _adelie(np.float32)),
-    "adelie_cov": Competitor("adelie", frozenset({"tall"}), 3, 8, 14, _adelie_cov),
+    "sparseopt": Competitor("sparseopt", _ALL, 3, 8, 12, _sparseopt, concave=_BLOCKS),
+    "sparseopt_f32": Competitor("sparseopt", _ALL, 3, 8, 12, _sparseopt, np.float32, _BLOCKS),
+    "adelie": Competitor("adelie", _BLOCKS, 6, 11, 14, _adelie),
+    "adelie_f32": Competitor("adelie", _BLOCKS, 6, 11, 12, _adelie, np.float32),
+    "adelie_cov": Competitor("adelie", _ONE_RESPONSE - {"sparse"}, 3, 8, 14, _adelie_cov, largest=_GRAM),
     "celer": Competitor("celer", _ONE_RESPONSE | {"multitask"}, 3, 7, 12, _celer),
-    "skglm": Competitor("skglm", _ALL, 2, 6, 12, _skglm),
+    "skglm": Competitor("skglm", _ALL, 2, 6, 12, _skglm, concave=frozenset({"multitask"})),
     "sklearn": Competitor("sklearn", frozenset({"multitask"}), 3, 7, 12, _sklearn),
-    "group-lasso": Competitor("group_lasso", _ONE_RESPONSE - {"sparse"} | {"sgl"}, 3, 7, 12, _group_lasso),
+    "group-lasso": Competitor(
+        "group_lasso", _ONE_RESPONSE - {"sparse"} | {"sgl"}, 3, 7, 12, _group_lasso, largest=_SMALL
+    ),
 }

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparseopt.experiments.bench_growth import DIRECTIONS, Row, exponent, main, table
+from sparseopt.experiments.bench_growth import DIRECTIONS, main
+from sparseopt.experiments.growth_report import Row, exponent, table
 
 
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
@@ -27,7 +28,9 @@ def test_a_direction_grows_in_one_thing_only() -> None:
     for name, direction in DIRECTIONS.items():
         made = [direction.make(x) for x in direction.sizes]
         features = {how["n_groups"] * how["size"] for how, _ in made}
-        assert (len(features) == 1) == (name != "groups")
+        assert (len(features) == 1) == (name not in ("p", "groups"))
+        assert (len({how["n_groups"] for how, _ in made}) == 1) == (name not in ("groups", "size"))
+        assert (len({how["size"] for how, _ in made}) == 1) == (name not in ("p", "size"))
         assert (len({how["n"] for how, _ in made}) == 1) == (name != "n")
         assert (len({lams for _, lams in made}) == 1) == (name != "lams")
 

@@ -123,7 +123,8 @@ def test_cases_are_what_the_table_says() -> None:
         np.testing.assert_array_equal(instance.Y, again.Y)
     assert TINY.sizes("given") == [2]
     assert TINY.sizes("chosen") == [0, 1, 2, 3, 4]
-    assert {task for selector in SELECTORS.values() for task in selector.tasks} == {"given", "chosen"}
+    assert TINY.sizes("range") == [1, 2, 3, 4, 5, 6, 7]
+    assert {task for selector in SELECTORS.values() for task in selector.tasks} == set(bench_selection.TASKS)
 
 
 def test_a_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +136,8 @@ def test_a_quick_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert bench_selection.main([*arguments, "--json", str(file)]) == 0
     result = json.loads(file.read_text(encoding="utf-8"))
     rows = {(row["task"], row["name"]): row for row in result["rows"]}
-    assert set(rows) == {("given", "splicing"), ("given", "omp"), ("chosen", "splicing-bic")}
+    own = {("given", "splicing"), ("given", "omp"), ("chosen", "splicing-bic"), ("range", "splicing-bic")}
+    assert set(rows) == own
     for row in rows.values():
         assert row["status"] == "passed"
         assert row["seeds"] == 2

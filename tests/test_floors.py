@@ -73,10 +73,16 @@ SPARSE_FLOORS = (
 
 # The same inside `sparseopt.experiments`.
 EXPERIMENT_FLOORS = (
-    ("networks", "cifar", "problems", "planted_groups", "planted_teacher", "group_recovery_report"),
-    ("clicks", "images", "peers", "fine_tuning", "group_recovery_claims", "group_recovery_figures"),
-    ("race", "training"),
-    ("contenders", "bench_solvers", "tables"),
+    ("networks", "cifar", "problems", "planted_groups", "planted_teacher", "group_recovery_report", "tables"),
+    ("clicks", "images", "judging", "work", "fine_tuning", "group_recovery_claims", "group_recovery_figures"),
+    ("peers", "training", "growth_report"),
+    ("serving",),
+    ("processes",),
+    ("race", "contenders"),
+    ("solver_report",),
+    ("solver_figures",),
+    ("solver_page",),
+    ("bench_solvers",),
     ("bench_clicks", "bench_growth", "bench_nn_overhead", "bench_selection"),
     ("prune_cifar", "group_recovery", "tuning", "kept_fields"),
 )
