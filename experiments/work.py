@@ -7,7 +7,7 @@
     flops      2 v (p passes + columns) + 4 v (screened + nonzero columns of every further sweep), v = K n or the K
                nonzero entries that an average column has: a sweep reads a column for its gradient and for its step
 
-They are counted from outside, by wrapping `rmatvec` of the designs, `Gradients.ensure` and `Iterate.minimise`: the
+They are counted from outside, by wrapping `rmatvec` of the designs, `Gradients._above` and `Iterate.minimise`: the
 library has no counters. A path that takes many more of them than it did is a regression, whatever the machine's speed.
 """
 
@@ -64,7 +64,7 @@ def counted(problem: Problem, ratio: float = 0.05, tol: float = 1e-4) -> Work:
 def counting() -> Iterator[dict[str, Any]]:
     """Inside, all paths of the process are counted: passes, columns, screened and flops, see the top of this file."""
     counts: dict[str, Any] = {"passes": 0, "columns": 0, "screened": 0, "flops": 0.0}
-    before = (Dense.rmatvec, Csc.rmatvec, Gradients.ensure, Iterate.minimise)
+    before = (Dense.rmatvec, Csc.rmatvec, Gradients._above, Iterate.minimise)
 
     def product(rmatvec: Any) -> Callable[..., Any]:
         def rmatvec_(design: Any, R: Any) -> Any:
@@ -74,13 +74,12 @@ def counting() -> Iterator[dict[str, Any]]:
 
         return rmatvec_
 
-    def ensure(self: Gradients, among: Any) -> bool:
-        touched = int(self.groups.sizes[among & (self.slack > 0.0)].sum())
-        passes = counts["passes"]
-        out = before[2](self, among)
-        if counts["passes"] == passes:
-            counts["columns"] += touched
-            counts["flops"] += 2.0 * len(self.rows) * _values(self.design) * touched
+    def above(self: Gradients, threshold: Any, mu: float) -> Any:
+        undecided = self.slack > 0.0
+        out = before[2](self, threshold, mu)
+        touched = int(self.groups.sizes[undecided & (self.slack == 0.0)].sum())
+        counts["columns"] += touched
+        counts["flops"] += 2.0 * len(self.rows) * _values(self.design) * touched
         return out
 
     def minimise(self: Iterate, ids: Any, goal: float, budget: int) -> int:
@@ -92,11 +91,11 @@ def counting() -> Iterator[dict[str, Any]]:
         return spent
 
     Dense.rmatvec, Csc.rmatvec = product(before[0]), product(before[1])  # type: ignore[method-assign]
-    Gradients.ensure, Iterate.minimise = ensure, minimise  # type: ignore[method-assign]
+    Gradients._above, Iterate.minimise = above, minimise  # type: ignore[method-assign]
     try:
         yield counts
     finally:
-        Dense.rmatvec, Csc.rmatvec, Gradients.ensure, Iterate.minimise = before  # type: ignore[method-assign]
+        Dense.rmatvec, Csc.rmatvec, Gradients._above, Iterate.minimise = before  # type: ignore[method-assign]
 
 
 def _values(design: Any) -> float:

@@ -86,7 +86,7 @@ class Gradients:
         above = np.empty(len(self.groups), dtype=np.bool_)
         decided = _decide(
             self.design, self.groups.indices, self.groups.indptr, self.rows, mu, mu != self._mu, threshold,
-            self.V, self.slack, self._norms, above,
+            WORTH * len(self.V), MOST * len(self.V), self.V, self.slack, self._norms, above,
         )  # fmt: skip
         self._mu = mu
         return decided, above
@@ -160,10 +160,11 @@ def semidefinite_solve(gram, known, a):
 
 
 @kernel
-def _decide(design, indices, indptr, rows, mu, anew, threshold, V, slack, norms, above):
+def _decide(design, indices, indptr, rows, mu, anew, threshold, worth, most, V, slack, norms, above):
     """Which norms exceed the threshold: undecided groups are computed. False, and none is, if they are too many.
 
-    `anew`: the norms are of another V or mu.
+    Too many: more than `worth` features that the threshold asks for, or more than `most` in all. `anew`: the norms are
+    of another V or mu.
     """
     asked = 0
     undecided = 0
@@ -177,7 +178,7 @@ def _decide(design, indices, indptr, rows, mu, anew, threshold, V, slack, norms,
             asked += d
             undecided += d if threshold[g] >= 0.0 else 0
             largest = max(largest, d)
-    if undecided > WORTH * len(V) or asked > MOST * len(V):
+    if undecided > worth or asked > most:
         return False
     scratch = np.empty((largest, len(rows)))
     for g in range(len(slack)):
