@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import warnings
 from numbers import Real
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.optimality import duality_gap
 from sparseopt.problem import Problem
 from sparseopt.progress import shown
 from sparseopt.solution import ConvergenceWarning, Path
 from sparseopt.solvers import BlockDescent, compress
+from sparseopt.solvers.compress import Compressed
 from sparseopt.solvers.descent import Progress
 
 __all__ = ["lam_grid", "lam_max", "path"]
 
 Array = NDArray[np.float64]
+PER_LAM = 100  # features whose products X'X cost what one lam saves in a compressed problem
+SINGLE = 1e-4  # gap from which on X'X of a float32 design may be computed in float32
+
+
+class Point(NamedTuple):
+    """What was found for one lam: how, the features with nonzero coefficients and these, and the intercept."""
+
+    progress: Progress
+    rows: tuple[NDArray[np.int64], Array]
+    b: Array
 
 
 def lam_max(problem: Problem) -> float:
@@ -95,35 +107,66 @@ def path(
     >>> solutions.best("bic").support
     array([0, 1])
     """
-    short = compress(problem)
-    solved, intercept_of = (problem, None) if short is None else short
-    descent = BlockDescent(solved)
-    grid = _grid(lams, n_lams, ratio, descent, solved)
-    penalty = solved.shrinkage
-    found: list[tuple[Progress, Any, Array]] = []
-    for lam in shown(grid, progress):
-        done = descent.advance(penalty.at(float(lam)), tol, max_epochs)
-        rows = descent.point.nonzero()
-        found.append((done, rows, descent.point.b if intercept_of is None else intercept_of(*rows)))
-    failed = sum(not done.status.ok for done, _, _ in found)
+    count = n_lams if lams is None else np.size(lams)
+    pays = count * PER_LAM >= problem.design.shape[1]
+    single = tol >= SINGLE and problem.shrinkage.is_group_lasso and problem.design.dtype == np.float32
+    short = compress(problem, single) if pays else None
+    grid, found = _follow(problem, short, lams, n_lams, ratio, tol, max_epochs, progress)
+    if single and short is not None and not _holds(problem, grid[-1], found[-1], tol):
+        grid, found = _follow(problem, compress(problem), lams, n_lams, ratio, tol, max_epochs, progress)
+    failed = sum(not done.status.ok for done, *_ in found)
     if failed:
         warnings.warn(
             f"{failed} of {len(grid)} solutions on the path are less accurate than tol={tol:g}: see Path.statuses.",
             ConvergenceWarning,
             stacklevel=2,
         )
-    b = np.array([b for _, _, b in found])
+    b = np.array([b for *_, b in found])
     return Path(
         problem,
         grid,
         tuple(rows for _, rows, _ in found),
         b[:, 0] if b.shape[1] == 1 else b,
-        np.array([done.history[-1][1] for done, _, _ in found]),
-        np.array([done.history[-1][2] for done, _, _ in found]),
-        tuple(done.status for done, _, _ in found),
-        np.array([done.epochs for done, _, _ in found]),
-        np.array([done.seconds for done, _, _ in found]),
+        np.array([done.history[-1][1] for done, *_ in found]),
+        np.array([done.history[-1][2] for done, *_ in found]),
+        tuple(done.status for done, *_ in found),
+        np.array([done.epochs for done, *_ in found]),
+        np.array([done.seconds for done, *_ in found]),
     )
+
+
+def _follow(
+    problem: Problem,
+    short: Compressed | None,
+    lams: ArrayLike | None,
+    n_lams: int,
+    ratio: float | None,
+    tol: float,
+    max_epochs: int,
+    progress: bool | None,
+) -> tuple[Array, list[Point]]:
+    """The values of lam, and what was found for each of them."""
+    solved, intercept_of = (problem, None) if short is None else short
+    descent = BlockDescent(solved, n_lams=n_lams if lams is None else np.size(lams))
+    grid = _grid(lams, n_lams, ratio, descent, solved)
+    penalty = solved.shrinkage
+    found = []
+    for lam in shown(grid, progress):
+        done = descent.advance(penalty.at(float(lam)), tol, max_epochs)
+        rows = descent.point.nonzero()
+        found.append(Point(done, rows, descent.point.b if intercept_of is None else intercept_of(*rows)))
+    return grid, found
+
+
+def _holds(problem: Problem, lam: float, point: Point, tol: float) -> bool:
+    """Whether a gap found on a problem that was compressed in float32 is that of the problem itself.
+
+    Asked at the smallest lam: there coefficients are largest, and the thresholds for gradients smallest.
+    """
+    W = np.zeros((problem.design.shape[1], problem.n_outputs))
+    W[point.rows[0]] = point.rows[1]
+    found = duality_gap(problem.at(float(lam)), W, point.b).relative
+    return bool(abs(found - point.progress.history[-1][2]) <= 0.1 * tol)
 
 
 def lam_grid(problem: Problem, lams: ArrayLike | None = None, n_lams: int = 100, ratio: float | None = None) -> Array:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from sparseopt import L2, MCP, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path
+from sparseopt import L2, MCP, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path, paths
+from sparseopt.optimality import duality_gap
 from sparseopt.solution import ConvergenceWarning
 from sparseopt.solvers import compress
 
@@ -206,6 +207,39 @@ def test_only_least_squares_with_many_samples_is_compressed() -> None:
     assert compress(Problem.build(X[:40], y[:40], groups=3)) is None
     assert compress(Problem.build(X, y, groups=3, loss="huber")) is None
     assert compress(Problem.build(sp.csc_array(X), y, groups=3)) is None
+
+
+def nearly_perfect(noise: float) -> Problem:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 40)).astype(np.float32)
+    y = 100.0 * X[:, :8].astype(np.float64).sum(axis=1) + noise * rng.normal(size=3000)
+    return Problem.build(X, y, groups=4)
+
+
+@pytest.mark.parametrize("noise", [100.0, 1e-3])
+def test_float32_paths_have_the_gap_they_say(noise: float) -> None:
+    problem = nearly_perfect(noise)
+    solutions = path(problem, n_lams=30, ratio=1e-7, tol=1e-3)
+    for solution in solutions:
+        assert duality_gap(solution.problem, solution.w, solution.intercept).relative <= 1.2e-3
+
+
+def test_a_nearly_perfect_fit_needs_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test above would miss if float32 answers were not looked at again."""
+    monkeypatch.setattr(paths, "_holds", lambda *_: True)
+    solutions = path(nearly_perfect(1e-3), n_lams=30, ratio=1e-7, tol=1e-3)
+    assert max(duality_gap(s.problem, s.w, s.intercept).relative for s in solutions) > 1e-2
+
+
+def test_few_lams_are_not_worth_compressing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(paths, "compress", lambda problem, single=False: asked.append(single))
+    X, y = data(2000, 300)
+    problem = Problem.build(X, y, groups=3)
+    path(problem, n_lams=2, ratio=0.5)
+    assert asked == []
+    path(problem, n_lams=3, ratio=0.5)
+    assert asked == [False]
 
 
 def test_paths_with_and_without_compression_agree() -> None:

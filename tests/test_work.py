@@ -92,7 +92,7 @@ def no_screening(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradients, "PATIENCE", 10**9)  # every check multiplies by all of X
+    monkeypatch.setattr(descent, "IMPATIENCE", 10**9)  # every check multiplies by all of X
 
 
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,11 @@ class Csc(NamedTuple):
         return self.n_samples, len(self.indptr) - 1
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64, of the values of X."""
+        return self.data.dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes held by the matrix."""
         return self.data.nbytes + self.indices.nbytes + self.indptr.nbytes

@@ -103,6 +103,11 @@ class Dense(NamedTuple):
         return self.columns.shape[1], self.columns.shape[0]
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64, of the values of X."""
+        return self.columns.dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes held by the matrix."""
         return self.columns.nbytes

@@ -35,13 +35,16 @@ from sparseopt.regularizers import L2
 from sparseopt.solution import ConvergenceWarning, Solution, Status
 from sparseopt.solvers.blocks import TIE
 from sparseopt.solvers.extrapolation import block_norm
-from sparseopt.solvers.gradients import Gradients
+from sparseopt.solvers.gradients import PATIENCE, Gradients
 from sparseopt.solvers.iterate import Iterate
 
 __all__ = ["BlockDescent", "Progress", "bcd"]
 
 Array = NDArray[np.float64]
 CARE = 0.01  # beyond it, failed checks cost more than the sweeps that were saved
+MANY, IMPATIENCE = 10, 3  # from so many lams on, bounds of gradients pay after so few products
+AHEAD = 0.2  # of the present accuracy is aimed at while the working set grows
+GROWTH = 2  # times as many groups may join a working set that is full
 FIRST_GUESS = 20  # groups taken into the first working set where no rule applies
 
 
@@ -109,12 +112,17 @@ class BlockDescent:
         Gives design, loss, groups and intercept; its penalty may be replaced by others on the same groups.
     start : Solution or (w, b), optional
         Where to start.
+    n_lams : int
+        For how many penalties it will be asked; preparations that pay for many only are put off otherwise.
     """
 
-    def __init__(self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None) -> None:
+    def __init__(
+        self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None, n_lams: int = 1
+    ) -> None:
         self.problem = self._current = problem  # the current one has the penalty that is being solved for
         self.point = Iterate(problem, start)
-        self.gradients = Gradients(problem.design, problem.groups)  # where the point was last checked
+        patience = PATIENCE if n_lams < MANY else IMPATIENCE
+        self.gradients = Gradients(problem.design, problem.groups, patience)  # where the point was last checked
         self.lam = np.inf  # for which the point was last solved
         self.objective = self.point.value()
         self.floor = 1e-15 * self.objective  # a gap below it is rounding
@@ -146,9 +154,11 @@ class BlockDescent:
         chosen = self._first_set()
         history = []
         epochs, failures, status = 0, 0, None
+        aim = tol if self.lam < np.inf else 1.0
         while status is None:
-            epochs += self.point.minimise(np.flatnonzero(chosen), self._goal(tol), max_epochs - epochs)
+            epochs += self.point.minimise(np.flatnonzero(chosen), self._goal(aim), max_epochs - epochs)
             accuracy, violators = self._check(chosen)
+            aim = max(tol, AHEAD * accuracy) if violators.size else tol
             history.append((time.perf_counter() - began, self.objective, accuracy))
             if accuracy <= tol and (self.point.convex or not violators.size):
                 status = Status.CONVERGED
@@ -244,17 +254,19 @@ class BlockDescent:
         if not point.convex:
             self.gradients.ensure(chosen)
             move = self._largest_move(np.flatnonzero(chosen), A, self._lifted_total(norms))
-            return move, self._violators(self._wakes(asleep), chosen)
+            return move, self._violators(self._wakes(asleep), chosen, norms)
         # One look: exact for the blocks that limit the dual point, and for sleeping ones that may wake.
         awake = self.gradients.above(np.where(asleep, self._waking(), -1.0), point.terms.entry)
         # Groups still uncertain lie below their threshold, so they do not limit the dual point.
         dual = dual_bound(problem, A, self.gradients.V, self._gradient_norms())
         gap = self.objective - dual
         accuracy = gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0
-        return accuracy, self._violators(np.flatnonzero(awake & asleep), chosen)
+        return accuracy, self._violators(np.flatnonzero(awake & asleep), chosen, norms)
 
-    def _violators(self, wakes: NDArray[np.int64], chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return self._best(wakes[~chosen[wakes]], max(FIRST_GUESS, int(chosen.sum())))
+    def _violators(self, wakes: NDArray[np.int64], chosen: NDArray[np.bool_], norms: Array) -> NDArray[np.int64]:
+        size = int(chosen.sum())
+        full = np.count_nonzero(norms[chosen]) > 0.9 * size  # then the set is much too small
+        return self._best(wakes[~chosen[wakes]], max(FIRST_GUESS, (GROWTH if full else 1) * size))
 
     def _waking(self) -> Array:
         """The gradient norms above which q = L2 wants a zero group nonzero."""

@@ -23,17 +23,20 @@ __all__ = ["Gradients", "semidefinite_solve"]
 
 Array = NDArray[np.float64]
 MEMORY = 4  # products that are remembered
-PATIENCE = 3  # products before the bounds are worth their price, that of a few more
+PATIENCE = 12  # products before bounds are made, whose price is that of some products
 SMALL = 32  # features of the blocks whose Gram matrix is looked at
 WORTH = 0.1  # share of undecided features above which a full product, remembered, is cheaper than single groups
 MOST = 0.7  # share of features asked for at which it is cheaper in any case
 
 
 class Gradients:
-    """X'A for the A last given to `at`: `V` (p, K), in error by at most `slack` (G,) per group."""
+    """X'A for the A last given to `at`: `V` (p, K), in error by at most `slack` (G,) per group.
 
-    def __init__(self, design: Design, groups: Groups) -> None:
-        self.design, self.groups = design, groups
+    `patience`: how many products to make before bounds.
+    """
+
+    def __init__(self, design: Design, groups: Groups, patience: int = PATIENCE) -> None:
+        self.design, self.groups, self.patience = design, groups, patience
         self.spread: Array | None = None  # bound of ||X_g - 1 m_g'||
         self.level = np.empty(0)  # ||m_g||
         self._norms, self._mu = np.empty(len(groups)), -1.0
@@ -44,7 +47,7 @@ class Gradients:
     def at(self, rows: Array) -> None:
         """Take a new A' = rows, (K, n) and contiguous; it must stay as it is while it is asked about."""
         self.rows = rows
-        if self.known < PATIENCE:
+        if self.known < self.patience:
             self._complete()
             return
         if self.spread is None:
