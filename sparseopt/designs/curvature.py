@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.designs.columns import dense_columns, take_columns
 from sparseopt.designs.convert import Design
 from sparseopt.designs.dense import Dense
+from sparseopt.designs.rows import RowBlocks, by_columns
+from sparseopt.designs.window import Window
 from sparseopt.jit import kernel
 
 __all__ = ["block_curvature", "block_grams"]
@@ -32,8 +35,8 @@ def block_grams(design: Design, groups: Any, ids: ArrayLike, c: NDArray[np.float
 
     Parameters
     ----------
-    design : Dense or Csc
-        X, (n, p).
+    design : Dense, Csc or RowBlocks
+        X, (n, p). Row blocks are read once for all groups.
     groups : Groups
         A partition of the p features.
     ids : (m,) integers
@@ -55,13 +58,18 @@ def block_grams(design: Design, groups: Any, ids: ArrayLike, c: NDArray[np.float
     """
     ids = np.asarray(ids, np.int64)
     sizes = groups.sizes[ids]
+    if isinstance(design, RowBlocks):
+        if not len(ids):
+            return []
+        flat = design.total(_flat_grams, np.broadcast_to(c, design.shape[:1]), groups=groups, ids=ids)
+        return [H.reshape(d, d) for H, d in zip(np.split(flat, np.cumsum(sizes**2)[:-1]), sizes, strict=True)]
     grams: list[Any] = [None] * len(ids)
     scratch = np.empty(design.shape[0])
     for d in np.unique(sizes):
         chosen = np.flatnonzero(sizes == d)
-        if d > 16 and isinstance(design, Dense):
+        if d > 16 and isinstance(design.held if isinstance(design, Window) else design, Dense):
             for k in chosen:
-                block = design.columns[groups[int(ids[k])]].astype(np.float64, copy=False)
+                block = dense_columns(design, groups[int(ids[k])]).T
                 grams[k] = (block * c) @ block.T
         else:
             out = np.empty((len(chosen), d, d))
@@ -78,7 +86,7 @@ def block_curvature(
 
     Parameters
     ----------
-    design : Dense or Csc
+    design : Dense, Csc or RowBlocks
         X, (n, p).
     groups : Groups
         A partition of the p features.
@@ -104,12 +112,21 @@ def block_curvature(
     L = np.empty(len(ids))
     for k in np.flatnonzero(sizes > _LARGE):
         L[k] = 1.01 * _largest(design, groups[int(ids[k])], c)
-    for d in np.unique(sizes[sizes <= _LARGE]):
-        chosen = np.flatnonzero(sizes == d)
-        for some in np.array_split(chosen, max(1, len(chosen) * d * d // _BATCH)):
-            H = np.array(block_grams(design, groups, ids[some], c))
-            L[some] = H[:, 0, 0] if d == 1 else np.linalg.eigvalsh(H)[:, -1]
+    small = np.flatnonzero(sizes <= _LARGE)
+    batch = np.cumsum(sizes[small] ** 2) // _BATCH
+    for number in np.unique(batch):
+        some = small[batch == number]
+        grams = block_grams(design, groups, ids[some], c)
+        for d in np.unique(sizes[some]):
+            same = np.flatnonzero(sizes[some] == d)
+            H = np.array([grams[k] for k in same])
+            L[some[same]] = H[:, 0, 0] if d == 1 else np.linalg.eigvalsh(H)[:, -1]
     return np.maximum(L, 0.0)
+
+
+def _flat_grams(block: Any, c: NDArray[np.float64], *, groups: Any, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`block_grams` of some rows, one matrix after the other."""
+    return np.concatenate([H.ravel() for H in block_grams(by_columns(block), groups, ids, np.ascontiguousarray(c))])
 
 
 @kernel
@@ -130,6 +147,8 @@ def _largest(design: Design, features: NDArray[np.int64], c: NDArray[np.float64]
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     d = len(features)
+    if isinstance(design, RowBlocks):
+        design, features = take_columns(design, features), np.arange(d)
     scratch, out = np.empty((1, design.shape[0])), np.empty((d, 1))
 
     def normal(v: Any) -> Any:
