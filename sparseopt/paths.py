@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparseopt.problem import Problem
 from sparseopt.progress import shown
 from sparseopt.solution import ConvergenceWarning, Path
-from sparseopt.solvers import BlockDescent, compress
+from sparseopt.solvers import BlockDescent, StreamedDescent, compress, descent_for
 from sparseopt.solvers.descent import Progress
 
 __all__ = ["lam_grid", "lam_max", "path"]
@@ -45,7 +45,7 @@ def lam_max(problem: Problem) -> float:
     >>> lam_max(problem)
     1.25
     """
-    return BlockDescent(problem).zero_threshold(problem.shrinkage)
+    return descent_for(problem).zero_threshold(problem.shrinkage)
 
 
 def path(
@@ -97,7 +97,9 @@ def path(
     """
     short = compress(problem)
     solved, intercept_of = (problem, None) if short is None else short
-    descent = BlockDescent(solved)
+    descent = descent_for(solved)
+    if isinstance(descent, StreamedDescent):
+        intercept_of = descent.intercept_of
     grid = _grid(lams, n_lams, ratio, descent, solved)
     penalty = solved.shrinkage
     found: list[tuple[Progress, Any, Array]] = []
@@ -134,7 +136,7 @@ def lam_grid(problem: Problem, lams: ArrayLike | None = None, n_lams: int = 100,
     ValueError, TypeError
         If the values are not positive numbers.
     """
-    return _grid(lams, n_lams, ratio, BlockDescent(problem), problem)
+    return _grid(lams, n_lams, ratio, descent_for(problem), problem)
 
 
 def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: BlockDescent, problem: Problem) -> Array:

@@ -50,7 +50,7 @@ def _taken(design: Design | Window, features: NDArray[np.int64]) -> Dense | Csc:
     indptr = np.concatenate([[0], np.cumsum(np.diff(design.indptr)[features], dtype=np.int64)])
     data, indices = np.empty(indptr[-1], design.data.dtype), np.empty(indptr[-1], design.indices.dtype)
     _copy_columns(design, features, data, indices)
-    return Csc(data, indices, indptr.astype(np.int32 if indptr[-1] < 2**31 else np.int64), design.n_samples)
+    return Csc(data, indices, indptr.astype(design.indptr.dtype if indptr[-1] < 2**31 else np.int64), design.n_samples)
 
 
 def dense_columns(design: Design, features: ArrayLike) -> NDArray[np.float64]:

@@ -28,7 +28,8 @@ from sparseopt.designs.dense import Dense
 __all__ = ["RowBlocks", "by_columns", "is_dask", "is_sparse"]
 
 Array = NDArray[np.float64]
-PIECE = 2**20  # entries of a dense block that are worked on at a time: what is computed of them stays in some megabytes
+PIECE = 2**22  # entries of a dense block that are worked on at a time: what is computed of them stays in 32 MB,
+FEWEST = 32  # rows of a piece, though: a sum of (p, K) results of single rows would cost more than the products
 FAN = 8  # partial sums that are added in one task
 
 
@@ -209,7 +210,7 @@ def _each(block: Any, work: Any, rows: Any, shared: dict[str, Any]) -> Iterator[
     """`work` on some rows of a block after the other."""
     block = block.tocsr() if is_sparse(block) else np.asarray(block)
     n, p = block.shape
-    step = n if is_sparse(block) else max(1, PIECE // p)
+    step = n if is_sparse(block) else max(FEWEST, PIECE // p)
     for at in range(0, n, step):
         yield work(block[at : at + step], *(row[at : at + step] for row in rows), **shared)
 

@@ -1,0 +1,199 @@
+"""Block coordinate descent on a design that is read in passes: working sets that are fetched before they are used.
+
+`BlockDescent` moves over a working set only, and asks for the other groups' gradients in its check. So it runs as it is
+on a problem that holds the columns of the working sets in memory (see `held`), with these differences:
+
+    before a sweep     columns of the set that are not held are fetched, all in one pass; and with them those of the
+                       groups that come next by their gradients, so that a path fetches a few times only
+    the check          the gradient of all groups takes one pass; for `Span` none
+    curvatures         of all groups, where jumps from zero depend on them: one pass, per model if the loss is no square
+
+Rows of length n are held, and for losses other than squares (or n < p) the columns of the working set, n |S| numbers;
+for squares p |S|.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparseopt.designs import RowBlocks
+from sparseopt.losses import Squares
+from sparseopt.optimality import step_bounds
+from sparseopt.penalty import Penalty
+from sparseopt.problem import Problem
+from sparseopt.solution import Solution
+from sparseopt.solvers.descent import FIRST_GUESS, BlockDescent
+from sparseopt.solvers.gradients import Gradients, dual_norms
+from sparseopt.solvers.held import Columns, Span
+from sparseopt.solvers.iterate import Iterate
+
+__all__ = ["StreamedDescent", "descent_for"]
+
+Array = NDArray[np.float64]
+AT_LEAST = 64  # features fetched by a pass, if there is room: few cost as much as these
+
+
+def descent_for(problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None) -> BlockDescent:
+    """The block coordinate descent that fits the design."""
+    kind = StreamedDescent if isinstance(problem.design, RowBlocks) else BlockDescent
+    return kind(problem, start)
+
+
+class StreamedDescent(BlockDescent):
+    """`BlockDescent` for a problem whose design is `RowBlocks`."""
+
+    def __init__(self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None) -> None:
+        self.whole = problem
+        loss, groups = problem.loss, problem.groups
+        b = loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
+        A = loss.derivative(np.broadcast_to(b, loss.y.shape).copy())
+        self.store: Columns | Span
+        if isinstance(loss, Squares) and problem.design.shape[1] < problem.design.shape[0]:
+            self.store = Span(problem)
+            V = -self.store.product
+        else:
+            self.store = Columns(problem)
+            V = problem.design.rmatvec(A)
+        self.null_norms = groups.norms(V)
+        wanted = ~problem.shrinkage.penalised
+        if start is not None:
+            wanted |= groups.norms(problem.matrix(start.w if isinstance(start, Solution) else start[0])) > 0.0
+        rank = np.argsort(-_scores(self.null_norms, groups.weights))
+        wanted[rank[:FIRST_GUESS]] = True
+        point = _Fetching(self.store, rank)
+        point.fetch(np.flatnonzero(wanted), np.flatnonzero(wanted))
+        super().__init__(self.store.problem, start)
+        self.point: _Fetching = point
+        point.begin(start)
+        if isinstance(self.store, Columns):
+            self.gradients: Any = _Passes(problem, A, V)
+
+    def solve(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Solution:
+        """The solution for one penalty, from where the last one ended."""
+        found = super().solve(penalty, tol, max_epochs)
+        b = self.intercept_of(*self.point.nonzero())
+        return replace(
+            found, problem=replace(self.whole, penalty=penalty), intercept=float(b[0]) if len(b) == 1 else b.copy()
+        )
+
+    def intercept_of(self, features: NDArray[np.int64], values: Array) -> Array:
+        """b, (K,), at a point given by its nonzero coefficients, which is the present one."""
+        return self.store.intercept(features, values) if isinstance(self.store, Span) else self.point.b
+
+    @cached_property
+    def _scale(self) -> float:
+        return float(self.null_norms.max()) or 1.0
+
+    def _first_set(self) -> NDArray[np.bool_]:
+        penalty = self.point.penalty
+        if penalty.lam == 0.0 and penalty.ridge == 0.0:  # all directions are free, and a dual point sees all of them
+            everything = np.arange(len(self.whole.groups))
+            self.point.fetch(everything, everything)
+        self._follow()
+        chosen = super()._first_set()
+        self._look_ahead()
+        return chosen
+
+    def _check(self, chosen: NDArray[np.bool_]) -> tuple[float, NDArray[np.int64]]:
+        self._follow()
+        found = super()._check(chosen)
+        self._look_ahead()
+        return found
+
+    def _follow(self) -> None:
+        """Take over the problem of the point, which has changed if columns were fetched."""
+        if self.problem is self.point.problem and self._current.penalty is self.point.penalty:
+            return
+        if self.problem is not self.point.problem and isinstance(self.store, Span):
+            self.gradients = Gradients(self.point.problem.design, self.whole.groups)
+        self.problem = self.point.problem
+        self._current = replace(self.problem, penalty=self.point.penalty)
+
+    def _look_ahead(self) -> None:
+        self.point.rank = np.argsort(-_scores(self._gradient_norms(), self.whole.groups.weights))
+
+    def _all_curvatures(self) -> Array:
+        """L_g of all groups at this point, with the loss's own curvature, and of the whole design."""
+        loss = self.whole.loss
+        c = loss.s if isinstance(self.store, Span) else loss.curvature(self.point.z)
+        if self._curvatures is None or not np.array_equal(self._curvatures[0], c):
+            self._curvatures = c, step_bounds(self.whole, c)
+        return self._curvatures[1]
+
+
+class _Fetching(Iterate):
+    """A point that fetches the columns it is to move over; `rank` says which groups come next."""
+
+    def __init__(self, store: Columns | Span, rank: NDArray[np.int64]) -> None:
+        self.store, self.rank = store, rank
+        self.is_held = np.zeros(len(rank), dtype=np.bool_)
+
+    def begin(self, start: Any) -> None:
+        """Start at a point, or anew at the same one, on what is held now."""
+        self.problem = self.store.problem
+        Iterate.__init__(self, self.problem, start)
+
+    def minimise(self, ids: NDArray[np.int64], goal: float, budget: int) -> int:
+        """As `Iterate.minimise`."""
+        if not self.is_held[ids].all():
+            penalty, last = self.penalty, self.last
+            self.fetch(ids, np.concatenate([ids, np.flatnonzero((self.norms() > 0.0) | ~self.penalised)]))
+            self.begin((self.W, self.b))
+            self.take(penalty)
+            self.last = last if isinstance(self.store, Columns) else None  # the samples of a `Span` are new
+        return super().minimise(ids, goal, budget)
+
+    def fetch(self, ids: NDArray[np.int64], used: NDArray[np.int64]) -> None:
+        """Hold the groups `ids`, and the next ones if there is room; those not `used` may go where there is none."""
+        groups = self.store.whole.groups
+        new = ids[~self.is_held[ids]]
+        if not new.size:
+            return
+        wanted = int(groups.sizes[new].sum())
+        others = self.is_held.copy()
+        others[used] = False
+        room = self.store.extra(wanted)
+        if room == 0 and isinstance(self.store, Columns) and others.any():
+            self.store.forget(groups.features(np.flatnonzero(others)))
+            self.is_held[others] = False
+        self.is_held[new] = True
+        room = min(room, max(wanted, AT_LEAST - wanted, len(self.store.features) // 2))
+        rest = self.rank[~self.is_held[self.rank]]
+        extra = rest[np.cumsum(groups.sizes[rest]) <= room]
+        self.is_held[extra] = True
+        self.store.add(groups.features(np.sort(np.concatenate([new, extra]))))
+
+
+class _Passes:
+    """The gradient of every group by one pass over X, with the interface of `Gradients`."""
+
+    def __init__(self, problem: Problem, A: Array, V: Array) -> None:
+        self.design, self.groups = problem.design, problem.groups
+        self.rows, self.V, self.known = np.ascontiguousarray(A.T), V, 1
+        self.slack = np.zeros(len(self.groups))
+        self._all, self._norms = np.arange(len(self.groups)), np.empty(len(self.groups))
+
+    def at(self, rows: Array) -> None:
+        """Take a new A' = rows, (K, n)."""
+        if not np.array_equal(rows, self.rows):
+            self.rows, self.V = rows.copy(), self.design.rmatvec(rows.T)
+            self.known += 1
+
+    def norms(self, mu: float) -> Array:
+        """||soft(X_g'A, mu)||."""
+        dual_norms(self.V, self.groups.indices, self.groups.indptr, mu, self._all, self._norms)
+        return self._norms
+
+    def ensure(self, among: NDArray[np.bool_]) -> bool:
+        """Whether any of the groups `among` was not exact: none."""
+        return False
+
+
+def _scores(norms: Array, omega: Array) -> Array:
+    """Gradient norms per weight; groups without penalty come last, because they are always held."""
+    return np.divide(norms, omega, out=np.zeros_like(norms), where=omega > 0.0)
