@@ -20,7 +20,7 @@ from __future__ import annotations
 from sparseopt.designs.columns import dense_columns, take_columns
 from sparseopt.designs.convert import Design, as_design, writeable_design
 from sparseopt.designs.csc import Csc
-from sparseopt.designs.curvature import block_curvature, block_grams
+from sparseopt.designs.curvature import block_curvature, block_grams, gradient_and_curvature
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks
 from sparseopt.designs.window import Window, window
@@ -35,6 +35,7 @@ __all__ = [
     "block_curvature",
     "block_grams",
     "dense_columns",
+    "gradient_and_curvature",
     "take_columns",
     "window",
     "writeable_design",

@@ -24,7 +24,7 @@ from sparseopt.designs.rows import RowBlocks, by_columns
 from sparseopt.designs.window import Window
 from sparseopt.jit import kernel
 
-__all__ = ["block_curvature", "block_grams"]
+__all__ = ["block_curvature", "block_grams", "gradient_and_curvature"]
 
 _LARGE = 512  # features; beyond, Lanczos is faster than the eigenvalues of H_g
 _BATCH = 10**7  # entries of the Gram matrices that are held at a time
@@ -61,8 +61,7 @@ def block_grams(design: Design, groups: Any, ids: ArrayLike, c: NDArray[np.float
     if isinstance(design, RowBlocks):
         if not len(ids):
             return []
-        flat = design.total(_flat_grams, np.broadcast_to(c, design.shape[:1]), groups=groups, ids=ids)
-        return [H.reshape(d, d) for H, d in zip(np.split(flat, np.cumsum(sizes**2)[:-1]), sizes, strict=True)]
+        return _apart(design.total(_flat_grams, np.broadcast_to(c, design.shape[:1]), groups=groups, ids=ids), sizes)
     grams: list[Any] = [None] * len(ids)
     scratch = np.empty(design.shape[0])
     for d in np.unique(sizes):
@@ -116,12 +115,54 @@ def block_curvature(
     batch = np.cumsum(sizes[small] ** 2) // _BATCH
     for number in np.unique(batch):
         some = small[batch == number]
-        grams = block_grams(design, groups, ids[some], c)
-        for d in np.unique(sizes[some]):
-            same = np.flatnonzero(sizes[some] == d)
-            H = np.array([grams[k] for k in same])
-            L[some[same]] = H[:, 0, 0] if d == 1 else np.linalg.eigvalsh(H)[:, -1]
+        L[some] = _tops(block_grams(design, groups, ids[some], c), sizes[some])
     return np.maximum(L, 0.0)
+
+
+def gradient_and_curvature(
+    design: RowBlocks, groups: Any, A: NDArray[np.float64], c: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """X'A (p, K) and `block_curvature` of all groups, in one pass over row blocks unless blocks are large.
+
+    Parameters
+    ----------
+    design : RowBlocks
+        X, (n, p).
+    groups : Groups
+        A partition of the p features.
+    A : (n, K) float64
+        See `rmatvec`.
+    c : (n,) float64, nonnegative
+        Curvature of every sample.
+    """
+    sizes = groups.sizes
+    if sizes.max() > _LARGE or (sizes**2).sum() > _BATCH:
+        return design.rmatvec(A), block_curvature(design, groups, c)
+    split = A.shape[1] * design.shape[1]
+    flat = design.total(_flat_products, A, c, groups=groups)
+    return flat[:split].reshape(-1, A.shape[1]), np.maximum(_tops(_apart(flat[split:], sizes), sizes), 0.0)
+
+
+def _tops(grams: list[NDArray[Any]], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The largest eigenvalues."""
+    out = np.empty(len(sizes))
+    for d in np.unique(sizes):
+        same = np.flatnonzero(sizes == d)
+        H = np.array([grams[k] for k in same])
+        out[same] = H[:, 0, 0] if d == 1 else np.linalg.eigvalsh(H)[:, -1]
+    return out
+
+
+def _apart(flat: NDArray[np.float64], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """Matrices that lie one after the other."""
+    return [H.reshape(d, d) for H, d in zip(np.split(flat, np.cumsum(sizes**2)[:-1]), sizes, strict=True)]
+
+
+def _flat_products(block: Any, A: NDArray[np.float64], c: NDArray[np.float64], *, groups: Any) -> NDArray[np.float64]:
+    """X'A of some rows, then the Gram matrices of all groups."""
+    part = by_columns(block)
+    grams = block_grams(part, groups, np.arange(len(groups)), np.ascontiguousarray(c))
+    return np.concatenate([part.rmatvec(A).ravel(), *(H.ravel() for H in grams)])
 
 
 def _flat_grams(block: Any, c: NDArray[np.float64], *, groups: Any, ids: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -5,8 +5,9 @@ on a problem that holds the columns of the working sets in memory (see `held`), 
 
     before a sweep     columns of the set that are not held are fetched, all in one pass; and with them those of the
                        groups that come next by their gradients, so that a path fetches a few times only
-    the check          the gradient of all groups takes one pass; for `Span` none
-    curvatures         of all groups, where jumps from zero depend on them: one pass, per model if the loss is no square
+    the check          the groups that are held are checked first, until they are as accurate as asked; only then the
+                       gradient of all groups takes one pass, with their curvatures where jumps from zero depend on
+                       these. For `Span` it takes none, and the curvatures one in all
 
 Rows of length n are held, and for losses other than squares (or n < p) the columns of the working set, n |S| numbers;
 for squares p |S|.
@@ -21,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.designs import RowBlocks
+from sparseopt.designs import RowBlocks, block_curvature, gradient_and_curvature
 from sparseopt.losses import Squares
 from sparseopt.optimality import step_bounds
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution
-from sparseopt.solvers.descent import FIRST_GUESS, BlockDescent
+from sparseopt.solvers.descent import FIRST_GUESS, BlockDescent, Progress
 from sparseopt.solvers.gradients import Gradients, dual_norms
 from sparseopt.solvers.held import Columns, Span
 from sparseopt.solvers.iterate import Iterate
@@ -71,7 +72,17 @@ class StreamedDescent(BlockDescent):
         self.point: _Fetching = point
         point.begin(start)
         if isinstance(self.store, Columns):
-            self.gradients: Any = _Passes(problem, A, V)
+            self.gradients: Any = _Passes(self.store, problem, A, V)
+        self._tol = 0.0
+
+    def advance(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Progress:
+        """As `BlockDescent.advance`; accuracies in the history, all but the last, may be those of the groups held."""
+        done = super().advance(penalty, tol, max_epochs)
+        if isinstance(self.store, Span) or self.gradients.complete:
+            return done
+        accuracy, _ = self._check_all(self.point.is_touched)
+        seconds, objective, _ = done.history[-1]
+        return done._replace(history=(*done.history[:-1], (seconds, objective, accuracy)))
 
     def solve(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Solution:
         """The solution for one penalty, from where the last one ended."""
@@ -101,9 +112,27 @@ class StreamedDescent(BlockDescent):
 
     def _check(self, chosen: NDArray[np.bool_]) -> tuple[float, NDArray[np.int64]]:
         self._follow()
+        if isinstance(self.store, Columns):
+            self.gradients.only_held = True
+            accuracy, violators = super()._check(chosen)
+            if accuracy > self._tol or (violators.size and not self.point.convex):
+                return accuracy, violators
+        return self._check_all(chosen)
+
+    def _check_all(self, chosen: NDArray[np.bool_]) -> tuple[float, NDArray[np.int64]]:
+        """The check with the gradients of all groups."""
+        if isinstance(self.store, Columns):
+            self.gradients.only_held = False
+            if not self.point.convex and not self.point.is_held.all():
+                c = self.point.loss.curvature(self.point.z)
+                self._curvatures = c, self.gradients.with_curvatures(self.point.rows, c)
         found = super()._check(chosen)
         self._look_ahead()
         return found
+
+    def _goal(self, tol: float) -> float:
+        self._tol = tol
+        return super()._goal(tol)
 
     def _follow(self) -> None:
         """Take over the problem of the point, which has changed if columns were fetched."""
@@ -119,10 +148,16 @@ class StreamedDescent(BlockDescent):
 
     def _all_curvatures(self) -> Array:
         """L_g of all groups at this point, with the loss's own curvature, and of the whole design."""
-        loss = self.whole.loss
-        c = loss.s if isinstance(self.store, Span) else loss.curvature(self.point.z)
+        if isinstance(self.store, Span):
+            if self._curvatures is None:
+                self._curvatures = self.whole.loss.s, step_bounds(self.whole, self.whole.loss.s)
+            return self._curvatures[1]
+        c = self.point.loss.curvature(self.point.z)
         if self._curvatures is None or not np.array_equal(self._curvatures[0], c):
-            self._curvatures = c, step_bounds(self.whole, c)
+            ids = np.flatnonzero(self.point.is_held)
+            L = np.ones(len(self.whole.groups))  # of the others, whose gradients count as zero
+            L[ids] = block_curvature(self.problem.design, self.whole.groups, c, ids)
+            self._curvatures = c, _positive(L)
         return self._curvatures[1]
 
 
@@ -170,19 +205,36 @@ class _Fetching(Iterate):
 
 
 class _Passes:
-    """The gradient of every group by one pass over X, with the interface of `Gradients`."""
+    """The gradient of every group by one pass over X, with the interface of `Gradients`; `only_held` needs no pass.
 
-    def __init__(self, problem: Problem, A: Array, V: Array) -> None:
-        self.design, self.groups = problem.design, problem.groups
+    Then gradients of groups that are not held count as zero. `complete` says that those of all groups are known.
+    """
+
+    def __init__(self, store: Columns, problem: Problem, A: Array, V: Array) -> None:
+        self.store, self.design, self.groups = store, problem.design, problem.groups
         self.rows, self.V, self.known = np.ascontiguousarray(A.T), V, 1
+        self.complete, self.only_held = True, False
         self.slack = np.zeros(len(self.groups))
         self._all, self._norms = np.arange(len(self.groups)), np.empty(len(self.groups))
 
     def at(self, rows: Array) -> None:
         """Take a new A' = rows, (K, n)."""
-        if not np.array_equal(rows, self.rows):
-            self.rows, self.V = rows.copy(), self.design.rmatvec(rows.T)
-            self.known += 1
+        if self.complete and np.array_equal(rows, self.rows):
+            return
+        self.rows = rows.copy()
+        in_memory, held = self.store.held, self.store.features
+        self.complete = not self.only_held or len(held) == len(self.V)
+        if in_memory is not None and (self.only_held or len(held) == len(self.V)):
+            self.V = np.zeros_like(self.V)
+            self.V[held] = in_memory.rmatvec(rows.T)
+        else:
+            self.V = self.design.rmatvec(rows.T)
+
+    def with_curvatures(self, rows: Array, c: Array) -> Array:
+        """The same, and L_g for c, in one pass."""
+        self.rows, self.complete = rows.copy(), True
+        self.V, L = gradient_and_curvature(self.design, self.groups, rows.T, c)
+        return _positive(L)
 
     def norms(self, mu: float) -> Array:
         """||soft(X_g'A, mu)||."""
@@ -192,6 +244,11 @@ class _Passes:
     def ensure(self, among: NDArray[np.bool_]) -> bool:
         """Whether any of the groups `among` was not exact: none."""
         return False
+
+
+def _positive(L: Array) -> Array:
+    """As `step_bounds` has it."""
+    return np.maximum(L, 1e-12 * L.max(initial=0.0) + 1e-300)
 
 
 def _scores(norms: Array, omega: Array) -> Array:
