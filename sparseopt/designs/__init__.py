@@ -17,7 +17,7 @@ In these three, block g is given as `features[lo:hi]`, its d = hi - lo columns o
 
 from __future__ import annotations
 
-from sparseopt.designs.columns import dense_columns, take_columns
+from sparseopt.designs.columns import dense_columns, in_memory, take_columns
 from sparseopt.designs.convert import Design, as_design, writeable_design
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.curvature import block_curvature, block_grams, gradient_and_curvature
@@ -36,6 +36,7 @@ __all__ = [
     "block_grams",
     "dense_columns",
     "gradient_and_curvature",
+    "in_memory",
     "take_columns",
     "window",
     "writeable_design",

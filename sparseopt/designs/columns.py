@@ -12,7 +12,7 @@ from sparseopt.designs.rows import RowBlocks
 from sparseopt.designs.window import Window
 from sparseopt.jit import kernel
 
-__all__ = ["dense_columns", "take_columns"]
+__all__ = ["dense_columns", "in_memory", "take_columns"]
 
 
 def take_columns(design: Design, features: ArrayLike) -> Design:
@@ -70,7 +70,23 @@ def dense_columns(design: Design, features: ArrayLike) -> NDArray[np.float64]:
         _spread_columns(design, features, out)
         return out.T
     part = _taken(design, features)
-    return dense_columns(part, np.arange(len(features))) if isinstance(part, Csc) else part.columns.astype(np.float64, copy=False).T
+    if isinstance(part, Csc):
+        return dense_columns(part, np.arange(len(features)))
+    return part.columns.astype(np.float64, copy=False).T
+
+
+def in_memory(design: Design, who: str) -> Dense | Csc:
+    """The design, if it is held in memory; TypeError for row blocks, which `who` cannot work on.
+
+    Examples
+    --------
+    >>> from sparseopt.designs import as_design
+    >>> in_memory(as_design([[1.0, 2.0]]), "as_cvxpy").shape
+    (1, 2)
+    """
+    if isinstance(design, RowBlocks):
+        raise TypeError(f"X is read in blocks of rows, and {who} needs it in memory: build the problem with an array.")
+    return design
 
 
 # Loops, because the same by index arrays would need several times the memory of the columns.

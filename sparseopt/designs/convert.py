@@ -48,7 +48,7 @@ def as_design(X: Any) -> Design:
 
     Returns
     -------
-    Dense, Csc or RowBlocks. It may share memory with X: change X afterwards and the design changes too, without a check.
+    Dense, Csc or RowBlocks. It may share memory with X: change X afterwards and the design changes, without a check.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def as_design(X: Any) -> Design:
         return X
     sparse, dask = is_sparse(X), is_dask(X)
     if dask and not hasattr(X, "chunks"):
-        raise TypeError(f"X is a Dask {type(X).__name__}: pass an array, X.to_dask_array(lengths=True) of a data frame.")
+        raise TypeError(f"X is a Dask {type(X).__name__}: pass an array, such as X.to_dask_array(lengths=True).")
     matrix = X if sparse or dask else _as_array(X)
     if len(matrix.shape) != 2:
         raise ValueError(
@@ -206,7 +206,7 @@ def _as_row_blocks(X: Any) -> RowBlocks:
     start = 0
     for rows, columns, row, column, value in design.pieces(_findings):
         if columns != X.shape[1]:
-            raise ValueError(f"X has a block of {columns} columns at row {start}, but {X.shape[1]} columns: correct it.")
+            raise ValueError(f"X has a block of {columns} columns at row {start}, not of {X.shape[1]}: correct it.")
         if column >= 0:
             _refuse(str(value), start + int(row), int(column))
         start += int(rows)

@@ -134,11 +134,11 @@ class RowBlocks:
         self.passes += 1
         if not is_dask(self.source):
             return _summed(self.source, work, rows, shared)
-        import dask
+        from dask.delayed import delayed
 
         parts = self._tasks(_summed, work, rows, shared)
         while len(parts) > 1:
-            parts = [dask.delayed(_sum)(parts[k : k + FAN]) for k in range(0, len(parts), FAN)]
+            parts = [delayed(_sum)(parts[k : k + FAN]) for k in range(0, len(parts), FAN)]
         return _computed(parts)[0]
 
     def pieces(self, work: Callable[..., Any], *rows: NDArray[Any], **shared: Any) -> Iterator[Any]:
@@ -153,12 +153,12 @@ class RowBlocks:
 
     def _tasks(self, how: Any, work: Any, rows: tuple[NDArray[Any], ...], shared: dict[str, Any]) -> list[Any]:
         """One task per chunk. The rows travel in them: data scattered beforehand would be lost with a worker."""
-        import dask
+        from dask.delayed import delayed
 
-        shared = dask.delayed(shared, traverse=False)
+        shared = delayed(shared, traverse=False)
         ends = np.cumsum(self.source.chunks[0])
         return [
-            dask.delayed(how)(block, work, [row[stop - size : stop] for row in rows], shared)
+            delayed(how)(block, work, [row[stop - size : stop] for row in rows], shared)
             for block, size, stop in zip(self.source.to_delayed().ravel(), self.source.chunks[0], ends, strict=True)
         ]
 
@@ -232,13 +232,14 @@ def _sum(parts: list[Array]) -> Array:
 
 
 def _computed(tasks: list[Any]) -> list[Any]:
-    import dask
+    from dask import config
+    from dask.base import compute
 
     if "distributed" not in sys.modules:  # then no cluster is current
-        return list(dask.compute(*tasks))
+        return list(compute(*tasks))
     # A cluster warns of graphs that carry arrays. These have to, see `_tasks`.
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 EB"}):
-        return list(dask.compute(*tasks))
+    with config.set({"distributed.admin.large-graph-warning-threshold": "1 EB"}):
+        return list(compute(*tasks))
 
 
 def _forward(block: Any, *, features: NDArray[np.int64] | None, W: Array) -> Array:

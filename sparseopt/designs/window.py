@@ -51,7 +51,7 @@ class Window(NamedTuple):
         return self.held.nbytes
 
     def matvec(self, W):
-        """X W for W (p, K) that is zero where columns are not held; the result (n, K) is float64 and Fortran-ordered."""
+        """X W for W (p, K), zero where columns are not held; the result (n, K) is float64 and Fortran-ordered."""
         W = np.asarray(W, np.float64)
         used = np.flatnonzero(W.any(axis=1))
         inside = np.zeros((self.held.shape[1], W.shape[1]))

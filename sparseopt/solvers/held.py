@@ -68,7 +68,7 @@ class Span:
 
     def __init__(self, problem: Problem) -> None:
         self.whole = self.problem = problem
-        loss, (n, p) = problem.loss, problem.design.shape
+        loss, p = problem.loss, problem.design.shape[1]
         y = loss.y if loss.offset is None else loss.y - loss.offset
         total = loss.s.sum()
         self.y_mean = loss.s @ y / total if problem.intercept else np.zeros(loss.n_outputs)

@@ -211,6 +211,7 @@ class _Passes:
     """
 
     def __init__(self, store: Columns, problem: Problem, A: Array, V: Array) -> None:
+        assert isinstance(problem.design, RowBlocks)
         self.store, self.design, self.groups = store, problem.design, problem.groups
         self.rows, self.V, self.known = np.ascontiguousarray(A.T), V, 1
         self.complete, self.only_held = True, False
