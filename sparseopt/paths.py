@@ -100,7 +100,7 @@ def path(
     descent = descent_for(solved)
     if isinstance(descent, StreamedDescent):
         intercept_of = descent.intercept_of
-    grid = _grid(lams, n_lams, ratio, descent, solved)
+    grid = _grid(lams, n_lams, ratio, descent, problem)
     penalty = solved.shrinkage
     found: list[tuple[Progress, Any, Array]] = []
     for lam in shown(grid, progress):

@@ -210,8 +210,8 @@ def _each(block: Any, work: Any, rows: Any, shared: dict[str, Any]) -> Iterator[
     """`work` on some rows of a block after the other."""
     block = block.tocsr() if is_sparse(block) else np.asarray(block)
     n, p = block.shape
-    step = n if is_sparse(block) else max(FEWEST, PIECE // p)
-    for at in range(0, n, step):
+    step = max(n, 1) if is_sparse(block) else max(FEWEST, PIECE // p)
+    for at in range(0, max(n, 1), step):  # once for a block without rows, whose result has the shape of all
         yield work(block[at : at + step], *(row[at : at + step] for row in rows), **shared)
 
 
