@@ -372,18 +372,20 @@ def streaming(problem: Problem, method: Callable = bcd) -> Any:
     return replace(found, problem=replace(problem, penalty=found.problem.penalty))
 
 
-def sparing(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+def sparing(monkeypatch: pytest.MonkeyPatch, room: int = 2**30, first: int = 1) -> None:
     """Fetch as few columns as there are reasons for, so that small problems take several fetches."""
     monkeypatch.setattr(streamed, "AT_LEAST", 1)
     monkeypatch.setattr(streamed, "FIRST_GUESS", 1)
-    monkeypatch.setattr(descent, "FIRST_GUESS", 1)
+    monkeypatch.setattr(descent, "FIRST_GUESS", first)
     monkeypatch.setattr(held, "ROOM", room)
 
 
-@pytest.mark.parametrize("room", [2**30, 0], ids=["room", "no room"])
+@pytest.mark.parametrize(("room", "first"), [(2**30, 1), (0, 1), (2**30, 20)], ids=["one by one", "no room", "many"])
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
-def test_the_law_of_solvers(layout: str, room: int, monkeypatch: pytest.MonkeyPatch, small_pieces: None) -> None:
-    sparing(monkeypatch, room)
+def test_the_law_of_solvers(
+    layout: str, room: int, first: int, monkeypatch: pytest.MonkeyPatch, small_pieces: None
+) -> None:
+    sparing(monkeypatch, room, first)
     check_solver(streaming, {name: problem for name, problem in PROBLEMS.items() if layout in name})
 
 
@@ -424,7 +426,7 @@ class ForgetsTheIntercept(StreamedDescent):
 @pytest.mark.parametrize("wrong", [ForgetsWhatIsOutside, ReadsHalf, ForgetsTheIntercept])
 @pytest.mark.parametrize("name", ["squares, dense, l2", "logistic, dense, l2"])
 def test_wrong_solvers_are_rejected(wrong: type[StreamedDescent], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sparing(monkeypatch, 2**30)
+    sparing(monkeypatch)
     some = {each: problem for each, problem in PROBLEMS.items() if each.startswith(name) and problem.intercept}
     assert some
     check_solver(streaming, some)
@@ -463,7 +465,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("name", tall()[1])
 def test_paths_are_those_in_memory(name: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    sparing(monkeypatch, 2**30)
+    sparing(monkeypatch)
     X, targets = tall()
     loss = {"loss": "squares" if name == "responses" else name}
     usual = Problem.build(X, targets[name], 3, **loss, **options)
@@ -483,6 +485,17 @@ def test_paths_are_those_in_memory(name: str, options: dict, monkeypatch: pytest
             assert found.objective == pytest.approx(here.objective[k], rel=1e-8)
         elif k > 0:  # at lam_max itself a group is at its jump
             assert found.stationarity <= 1.01e-8
+
+
+@pytest.mark.parametrize("penalty", ["l2", "log", "mcp", "l0", "lambertw"])
+@pytest.mark.parametrize("name", ["squares", "logistic"])
+def test_lam_max(name: str, penalty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where groups differ in scale, another one wakes first than the one of the largest gradient."""
+    sparing(monkeypatch)
+    X, targets = tall()
+    X *= np.repeat(10.0 ** np.linspace(-1.0, 1.0, 40), 3)
+    usual = Problem.build(X, targets[name], 3, loss=name, penalty=penalty)
+    assert lam_max(replace(usual, design=RowBlocks(X))) == pytest.approx(lam_max(usual), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["squares", "logistic"])

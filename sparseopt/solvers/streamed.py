@@ -74,6 +74,8 @@ class StreamedDescent(BlockDescent):
         if isinstance(self.store, Columns):
             self.gradients: Any = _Passes(self.store, problem, A, V)
         self._tol = 0.0
+        self._of_all = False  # whether the curvatures last computed are those of all groups
+        self._guessing = False  # whether those of another point will do
 
     def advance(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Progress:
         """As `BlockDescent.advance`; accuracies in the history, all but the last, may be those of the groups held."""
@@ -106,7 +108,9 @@ class StreamedDescent(BlockDescent):
             everything = np.arange(len(self.whole.groups))
             self.point.fetch(everything, everything)
         self._follow()
+        self._guessing = True
         chosen = super()._first_set()
+        self._guessing = False
         self._look_ahead()
         return chosen
 
@@ -123,9 +127,10 @@ class StreamedDescent(BlockDescent):
         """The check with the gradients of all groups."""
         if isinstance(self.store, Columns):
             self.gradients.only_held = False
-            if not self.point.convex and not self.point.is_held.all():
-                c = self.point.loss.curvature(self.point.z)
-                self._curvatures = c, self.gradients.with_curvatures(self.point.rows, c)
+            c = self.point.loss.curvature(self.point.z)
+            known = self._of_all and self._curvatures is not None and np.array_equal(self._curvatures[0], c)
+            if not (self.point.convex or known or self.point.is_held.all()):
+                self._curvatures, self._of_all = (c, self.gradients.with_curvatures(self.point.rows, c)), True
         found = super()._check(chosen)
         self._look_ahead()
         return found
@@ -138,8 +143,11 @@ class StreamedDescent(BlockDescent):
         """Take over the problem of the point, which has changed if columns were fetched."""
         if self.problem is self.point.problem and self._current.penalty is self.point.penalty:
             return
-        if self.problem is not self.point.problem and isinstance(self.store, Span):
-            self.gradients = Gradients(self.point.problem.design, self.whole.groups)
+        if self.problem is not self.point.problem:
+            if isinstance(self.store, Span):
+                self.gradients = Gradients(self.point.problem.design, self.whole.groups)
+            elif not self._of_all:
+                self._curvatures = None  # not those of the groups that are new
         self.problem = self.point.problem
         self._current = replace(self.problem, penalty=self.point.penalty)
 
@@ -153,11 +161,16 @@ class StreamedDescent(BlockDescent):
                 self._curvatures = self.whole.loss.s, step_bounds(self.whole, self.whole.loss.s)
             return self._curvatures[1]
         c = self.point.loss.curvature(self.point.z)
-        if self._curvatures is None or not np.array_equal(self._curvatures[0], c):
+        known = self._curvatures is not None and (self._of_all or self.gradients.only_held)
+        if known and (self._guessing or np.array_equal(self._curvatures[0], c)):
+            return self._curvatures[1]
+        if self.gradients.only_held or self.point.is_held.all():
             ids = np.flatnonzero(self.point.is_held)
             L = np.ones(len(self.whole.groups))  # of the others, whose gradients count as zero
             L[ids] = block_curvature(self.problem.design, self.whole.groups, c, ids)
-            self._curvatures = c, _positive(L)
+            self._curvatures, self._of_all = (c, _positive(L)), bool(self.point.is_held.all())
+        else:
+            self._curvatures, self._of_all = (c, step_bounds(self.whole, c)), True
         return self._curvatures[1]
 
 
