@@ -609,3 +609,142 @@ def test_wasted_passes_are_noticed(wrong: type, name: str, monkeypatch: pytest.M
     monkeypatch.setattr("sparseopt.paths.StreamedDescent", wrong)
     with pytest.raises(AssertionError, match="passes"):
         test_passes_of_a_path(*PASSES[name])
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def in_a_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).with_name("row_blocks_process.py")
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)], capture_output=True, text=True, env=os.environ | one
+    )
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 MB by rows."""
+    file = tmp_path_factory.mktemp("large") / "X.npy"
+    X = np.lib.format.open_memmap(file, "w+", np.float32, (100_000, 500))
+    rng = np.random.default_rng(0)
+    for at in range(0, len(X), 10_000):
+        X[at : at + 10_000] = rng.standard_normal((10_000, 500), np.float32)
+    X.flush()
+    return file
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts private mappings on Linux only")
+@pytest.mark.parametrize(("loss", "megabytes"), [("squares", 120), ("logistic", 170)])
+def test_a_large_map_needs_little_memory(loss: str, megabytes: int, large: Path) -> None:
+    done = in_a_process(large, loss, megabytes)
+    assert done.stdout == "True True\n", done.stderr
+    copied = in_a_process(large, loss, megabytes, "copy")
+    assert "MemoryError" in copied.stderr
+    assert copied.stdout == ""
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Bytes that `work` allocates at most, beside what was there."""
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    kept = work()
+    most = tracemalloc.get_traced_memory()[1] - before
+    tracemalloc.stop()
+    del kept
+    return most
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_columns_of_a_sparse_design_are_copied_once(index: type) -> None:
+    X = sp.random_array((20_000, 400), density=0.05, format="csc", dtype=np.float32, rng=np.random.default_rng(0))
+    X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
+    design = as_design(X)
+    features = np.arange(399)
+    part = take_columns(design, features)  # compiles
+    np.testing.assert_array_equal(part.matvec(np.eye(399)[:, :5]), X[:, :5].toarray())
+
+    def by_index() -> Csc:
+        starts, lengths = design.indptr[features], np.diff(design.indptr)[features]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        entries = np.arange(indptr[-1]) - np.repeat(indptr[:-1], lengths) + np.repeat(starts, lengths)
+        return Csc(design.data[entries], design.indices[entries], indptr, design.n_samples)
+
+    assert peak(lambda: take_columns(design, features)) < 1.05 * part.nbytes
+    assert peak(by_index) > 1.5 * part.nbytes
+    assert peak(lambda: as_design(X)) < (0.05 if index is np.int32 else 0.6) * X.data.nbytes * 2
+    repeated = np.array([3, 3, 0, 3])
+    np.testing.assert_array_equal(take_columns(design, repeated).matvec(np.eye(4)), X.toarray()[:, repeated])
+    np.testing.assert_array_equal(dense_columns(design, repeated), X.toarray()[:, repeated])
+
+
+# -- a cluster ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as two:
+        with Client(two) as client:
+            yield client
+
+
+def dies_once(block: np.ndarray, armed: str) -> np.ndarray:
+    """A block whose reader is killed, if a file says so; the file is gone then."""
+    try:
+        os.unlink(armed)
+    except FileNotFoundError:
+        return block
+    os.kill(os.getpid(), signal.SIGKILL)
+    return block
+
+
+@pytest.mark.parametrize("loss", ["squares", "logistic"])
+def test_two_workers(cluster: Any, loss: str) -> None:
+    X, targets = tall()
+    usual = Problem.build(X, targets[loss], 3, loss=loss)
+    for convert in (np.asarray, sp.csr_array):
+        there = path(replace(usual, design=as_design(chunked(X, 50, convert))), n_lams=10, tol=1e-8)
+        here = path(replace(usual, design=RowBlocks(X)), n_lams=10, tol=1e-8)
+        np.testing.assert_allclose(there.objective, here.objective, rtol=1e-10)
+        assert there[9].gap <= 1.01e-8
+    assert len(cluster.scheduler_info()["workers"]) == 2
+
+
+def test_a_killed_worker_is_made_up_for(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sparing(monkeypatch)
+    X, targets = tall()
+    armed = tmp_path / "armed"
+    source = da.from_array(X, chunks=(50, 120)).map_blocks(dies_once, armed=str(armed), meta=np.empty((0, 0)))
+    design = as_design(source)
+    before = {worker["id"] for worker in cluster.scheduler_info()["workers"].values()}
+    pids = set(cluster.run(os.getpid).values())
+    problem = Problem.build(design, targets["logistic"], 3, loss="logistic")
+    usual = path(replace(problem, design=RowBlocks(X)), n_lams=10, tol=1e-8)
+    monkeypatch.setattr(design, "rmatvec", arming(design.rmatvec, armed, 4))
+    found = path(problem, n_lams=10, tol=1e-8)
+    assert not armed.exists()
+    assert len(before) == 2
+    cluster.wait_for_workers(2)
+    assert set(cluster.run(os.getpid).values()) != pids, "nobody was killed"
+    np.testing.assert_allclose(found.objective, usual.objective, rtol=1e-10)
+
+
+def arming(product: Callable, file: Path, when: int) -> Callable:
+    """The product, before whose call number `when` the file is made."""
+    calls = iter(range(1, 10**6))
+
+    def armed(R: Any) -> Any:
+        if next(calls) == when:
+            file.touch()
+        return product(R)
+
+    return armed
+
+
+def test_large_rows_do_not_warn(cluster: Any) -> None:
+    """A cluster warns of graphs beyond 10 MB, and warnings are errors here."""
+    n = 1_000_000
+    X = da.ones((n, 2), chunks=(n // 2, 2))
+    np.testing.assert_allclose(as_design(X).rmatvec(np.ones((n, 2))), n)

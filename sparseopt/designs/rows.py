@@ -238,7 +238,7 @@ def _computed(tasks: list[Any]) -> list[Any]:
     if "distributed" not in sys.modules:  # then no cluster is current
         return list(compute(*tasks))
     # A cluster warns of graphs that carry arrays. These have to, see `_tasks`.
-    with config.set({"distributed.admin.large-graph-warning-threshold": "1 EB"}):
+    with config.set({"distributed.admin.large-graph-warning-threshold": "1 PB"}):
         return list(compute(*tasks))
 
 
