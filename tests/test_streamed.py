@@ -255,6 +255,15 @@ def test_passes_of_a_path(problem: Problem, options: dict, most: int) -> None:
     assert problem.design.passes <= most
 
 
+def test_criteria_read_twice() -> None:
+    problem = wide("logistic", 400)
+    found = path(problem, n_lams=15, ratio=0.05)
+    problem.design.passes = 0
+    usual = replace(found, problem=replace(problem, design=as_design(problem.design.source)))
+    np.testing.assert_allclose(found.criterion("bic"), usual.criterion("bic"), rtol=1e-10)
+    assert problem.design.passes == 2
+
+
 class ReadsForEveryCheck(StreamedDescent):
     def _check(self, chosen: Any) -> Any:
         self._follow()

@@ -23,13 +23,14 @@ from sparseopt.designs.csc import Csc
 from sparseopt.designs.curvature import block_curvature, block_grams, gradient_and_curvature
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks
-from sparseopt.designs.window import Window, window
+from sparseopt.designs.window import ROOM, Window, nearby, window
 
 __all__ = [
     "Csc",
     "Dense",
     "Design",
     "RowBlocks",
+    "ROOM",
     "Window",
     "as_design",
     "block_curvature",
@@ -37,6 +38,7 @@ __all__ = [
     "dense_columns",
     "gradient_and_curvature",
     "in_memory",
+    "nearby",
     "take_columns",
     "window",
     "writeable_design",

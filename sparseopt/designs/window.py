@@ -6,16 +6,19 @@ features held can so keep its coefficients, groups and penalties for all p featu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.dense import Dense
+from sparseopt.designs.rows import RowBlocks
 from sparseopt.structs import compiled
 
-__all__ = ["Window", "window"]
+__all__ = ["ROOM", "Window", "nearby", "window"]
+
+ROOM = 2**30  # bytes up to which more is held in memory than has to be
 
 
 @compiled
@@ -83,3 +86,18 @@ def window(held: Dense | Csc, features: ArrayLike, n_features: int) -> Window:
     at = np.full(n_features, -1, dtype=np.int64)
     at[np.asarray(features, np.int64)] = np.arange(held.shape[1])
     return Window(held, at)
+
+
+def nearby(design: Any, features: ArrayLike) -> Any:
+    """What products with the columns `features` of a design are best done on: of row blocks these columns, in memory.
+
+    Other designs, and row blocks whose columns would take more than a gigabyte, are returned as they are.
+    """
+    features = np.asarray(features, np.int64)
+    if (
+        not isinstance(design, RowBlocks)
+        or not len(features)
+        or len(features) * design.shape[0] * design.dtype.itemsize > ROOM
+    ):
+        return design
+    return window(design.gather(features), features, design.shape[1])

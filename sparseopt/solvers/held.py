@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.designs import Csc, Dense, RowBlocks, take_columns, window
+from sparseopt.designs import ROOM, Csc, Dense, RowBlocks, take_columns, window
 from sparseopt.losses import Squares
 from sparseopt.problem import Problem
 
-__all__ = ["ROOM", "Columns", "Span"]
+__all__ = ["Columns", "Span"]
 
 Array = NDArray[np.float64]
-ROOM = 2**30  # bytes up to which more is held than has to be
 
 
 class Columns:
