@@ -52,7 +52,10 @@ class RowBlocks:
 
     Notes
     -----
-    Held in memory are rows of length n (y, weights, predictions), not X. A pickle holds the name of the file, or the
+    What works on whole products or on columns it asks for works as on any design: `bcd`, `path` and what builds on them,
+    `fista` (two passes per iteration), greedy selectors (columns of some groups in memory), certificates. Held are rows
+    of length n (y, weights, predictions) and gathered columns, n |S| numbers, or p |S| for least squares with n > p. A
+    TypeError names what needs all of X: CVXPY, certificates in files, products with single columns. A pickle holds the name of the file, or the
     Dask graph, and so needs both where it is opened; an array mapped without a file cannot be pickled.
 
     Examples

@@ -94,10 +94,8 @@ def nearby(design: Any, features: ArrayLike) -> Any:
     Other designs, and row blocks whose columns would take more than a gigabyte, are returned as they are.
     """
     features = np.asarray(features, np.int64)
-    if (
-        not isinstance(design, RowBlocks)
-        or not len(features)
-        or len(features) * design.shape[0] * design.dtype.itemsize > ROOM
-    ):
+    if not isinstance(design, RowBlocks) or not len(features):
+        return design
+    if len(features) * design.shape[0] * design.dtype.itemsize > ROOM:
         return design
     return window(design.gather(features), features, design.shape[1])
