@@ -52,11 +52,13 @@ class RowBlocks:
 
     Notes
     -----
-    What works on whole products or on columns it asks for works as on any design: `bcd`, `path` and what builds on them,
-    `fista` (two passes per iteration), greedy selectors (columns of some groups in memory), certificates. Held are rows
-    of length n (y, weights, predictions) and gathered columns, n |S| numbers, or p |S| for least squares with n > p. A
-    TypeError names what needs all of X: CVXPY, certificates in files, products with single columns. A pickle holds the name of the file, or the
-    Dask graph, and so needs both where it is opened; an array mapped without a file cannot be pickled.
+    Whatever asks for whole products, or for columns by number, works as on any design: `bcd`, `path` and what builds on
+    them, `fista` (two passes per iteration), greedy selectors, certificates. A TypeError names what needs all of X in
+    memory: CVXPY, certificates in files, kernels that read single columns.
+
+    Held are rows of length n (y, weights, predictions) and the columns in use, n |S| numbers, or p |S| for least
+    squares with n > p. A pickle holds the name of the file, or the Dask graph, and so needs both where it is opened; an
+    array mapped without a file cannot be pickled.
 
     Examples
     --------
