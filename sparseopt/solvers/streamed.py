@@ -105,8 +105,7 @@ class StreamedDescent(BlockDescent):
     def _first_set(self) -> NDArray[np.bool_]:
         penalty = self.point.penalty
         if penalty.lam == 0.0 and penalty.ridge == 0.0:  # all directions are free, and a dual point sees all of them
-            everything = np.arange(len(self.whole.groups))
-            self.point.fetch(everything, everything)
+            self.point.bring(np.arange(len(self.whole.groups)))
         self._follow()
         self._guessing = True
         chosen = super()._first_set()
@@ -188,16 +187,21 @@ class _Fetching(Iterate):
 
     def minimise(self, ids: NDArray[np.int64], goal: float, budget: int) -> int:
         """As `Iterate.minimise`."""
-        if not self.is_held[ids].all():
-            penalty, last = self.penalty, self.last
-            self.fetch(ids, np.concatenate([ids, np.flatnonzero((self.norms() > 0.0) | ~self.penalised)]))
-            self.begin((self.W, self.b))
-            self.take(penalty)
-            self.last = last if isinstance(self.store, Columns) else None  # the samples of a `Span` are new
+        self.bring(ids)
         return super().minimise(ids, goal, budget)
 
+    def bring(self, ids: NDArray[np.int64]) -> None:
+        """Hold the groups `ids`, and go on from the same point."""
+        if self.is_held[ids].all():
+            return
+        penalty, last = self.penalty, self.last
+        self.fetch(ids, np.concatenate([ids, np.flatnonzero((self.norms() > 0.0) | ~self.penalised)]))
+        self.begin((self.W, self.b))
+        self.take(penalty)
+        self.last = last if isinstance(self.store, Columns) else None  # the samples of a `Span` are new
+
     def fetch(self, ids: NDArray[np.int64], used: NDArray[np.int64]) -> None:
-        """Hold the groups `ids`, and the next ones if there is room; those not `used` may go where there is none."""
+        """Fetch the groups `ids`, and the next ones if there is room; those not `used` may go where there is none."""
         groups = self.store.whole.groups
         new = ids[~self.is_held[ids]]
         if not new.size:
