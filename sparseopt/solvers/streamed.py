@@ -160,9 +160,10 @@ class StreamedDescent(BlockDescent):
                 self._curvatures = self.whole.loss.s, step_bounds(self.whole, self.whole.loss.s)
             return self._curvatures[1]
         c = self.point.loss.curvature(self.point.z)
-        known = self._curvatures is not None and (self._of_all or self.gradients.only_held)
-        if known and (self._guessing or np.array_equal(self._curvatures[0], c)):
-            return self._curvatures[1]
+        if self._curvatures is not None and (self._of_all or self.gradients.only_held):
+            before, L = self._curvatures
+            if self._guessing or np.array_equal(before, c):
+                return L
         if self.gradients.only_held or self.point.is_held.all():
             ids = np.flatnonzero(self.point.is_held)
             L = np.ones(len(self.whole.groups))  # of the others, whose gradients count as zero
