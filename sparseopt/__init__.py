@@ -21,7 +21,7 @@ _PUBLIC = {  # module -> the public names it defines
     "regularizers": "L2 Power LogSum LambertW Expm1Mask MCP SCAD Capped TransformedL1 Laplace Arctan L0 Scaled "
     "regularizer REGULARIZERS get_regularizer",
     "losses": "Squares Huber Logistic Poisson Multinomial get_loss",
-    "designs": "Dense Csc as_design",
+    "designs": "Dense Csc RowBlocks as_design",
     "penalty": "Penalty Composite",
     "cardinality": "AtMost",
     "problem": "Problem",
@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # the same table for type checkers and editors; `as` marks a 
     from sparseopt.certificates.verify import verify as verify
     from sparseopt.designs import Csc as Csc
     from sparseopt.designs import Dense as Dense
+    from sparseopt.designs import RowBlocks as RowBlocks
     from sparseopt.designs import as_design as as_design
     from sparseopt.estimators import GroupSparseClassifier as GroupSparseClassifier
     from sparseopt.estimators import GroupSparseClassifierCV as GroupSparseClassifierCV

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from sparseopt.cardinality import AtMost
-from sparseopt.designs import Csc
+from sparseopt.designs import Csc, in_memory
 from sparseopt.optimality import block_moves
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution, Status
@@ -109,6 +109,8 @@ def as_cvxpy(problem: Problem) -> ConvexTwin:
         If CVXPY is not installed.
     ValueError
         If the problem is not convex, or its loss is not one of the package.
+    TypeError
+        If X is not in memory.
 
     Examples
     --------
@@ -147,7 +149,7 @@ def _cvxpy() -> Any:
 
 
 def _columns(problem: Problem) -> Any:
-    design = problem.design
+    design = in_memory(problem.design, "as_cvxpy")
     if isinstance(design, Csc):
         return csc_array((design.data.astype(np.float64), design.indices, design.indptr), shape=design.shape).tocsr()
     return design.columns.T.astype(np.float64)

@@ -17,7 +17,7 @@ from sparseopt.optimality import duality_gap
 from sparseopt.problem import Problem
 from sparseopt.progress import shown
 from sparseopt.solution import ConvergenceWarning, Path
-from sparseopt.solvers import BlockDescent, compress
+from sparseopt.solvers import BlockDescent, StreamedDescent, compress, descent_for
 from sparseopt.solvers.compress import Compressed
 from sparseopt.solvers.descent import Progress
 
@@ -57,7 +57,7 @@ def lam_max(problem: Problem) -> float:
     >>> lam_max(problem)
     1.25
     """
-    return BlockDescent(problem).zero_threshold(problem.shrinkage)
+    return descent_for(problem).zero_threshold(problem.shrinkage)
 
 
 def path(
@@ -147,8 +147,10 @@ def _follow(
 ) -> tuple[Array, list[Point]]:
     """The values of lam, and what was found for each of them."""
     solved, intercept_of = (problem, None) if short is None else short
-    descent = BlockDescent(solved, n_lams=n_lams if lams is None else np.size(lams))
-    grid = _grid(lams, n_lams, ratio, descent, solved)
+    descent = descent_for(solved, n_lams=n_lams if lams is None else np.size(lams))
+    if isinstance(descent, StreamedDescent):
+        intercept_of = descent.intercept_of
+    grid = _grid(lams, n_lams, ratio, descent, problem)
     penalty = solved.shrinkage
     found = []
     for lam in shown(grid, progress):
@@ -177,7 +179,7 @@ def lam_grid(problem: Problem, lams: ArrayLike | None = None, n_lams: int = 100,
     ValueError, TypeError
         If the values are not positive numbers.
     """
-    return _grid(lams, n_lams, ratio, BlockDescent(problem), problem)
+    return _grid(lams, n_lams, ratio, descent_for(problem), problem)
 
 
 def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: BlockDescent, problem: Problem) -> Array:

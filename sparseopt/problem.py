@@ -31,7 +31,7 @@ class Problem:
 
     Parameters
     ----------
-    design : Dense or Csc
+    design : Dense, Csc or RowBlocks
         X, (n, p); see `as_design`.
     loss : Loss
         L, with the targets, sample weights and offset inside; n samples, K outputs.
@@ -94,7 +94,7 @@ class Problem:
 
         Parameters
         ----------
-        X : (n, p) array, sparse matrix or data frame
+        X : (n, p) array, sparse matrix, data frame, memory map or Dask array
             See `as_design`.
         y : (n,) or (n, K) array
             Targets that fit the loss: reals for squares and huber, counts for poisson, 0/1 for logistic, labels

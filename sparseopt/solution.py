@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.designs import as_design, block_grams
+from sparseopt.designs import as_design, block_grams, nearby
 from sparseopt.optimality import DualityGap, duality_gap, stationarity
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
@@ -266,8 +266,8 @@ class Path(Sequence[Solution]):
     @cached_property
     def deviance(self) -> Array:
         """Deviance of every solution, (m,); see `Loss.deviance`."""
-        loss = self.problem.loss
-        return np.array([loss.deviance(self._predictor(k)) for k in range(len(self))])
+        problem = self._at_hand()
+        return np.array([problem.loss.deviance(self._predictor(k, problem)) for k in range(len(self))])
 
     @cached_property
     def degrees_of_freedom(self) -> Array:
@@ -277,7 +277,8 @@ class Path(Sequence[Solution]):
         and B_g = lam_g q'(u) / u (I - w_g w_g' / u^2) + ridge I that of the penalty without the concave q''. Exact for
         the group lasso with orthogonal groups (Yuan, Lin 2006; Vaiter et al. 2012), an approximation otherwise.
         """
-        return np.array([self._degrees_of_freedom(k) for k in range(len(self))])
+        problem = self._at_hand()
+        return np.array([self._degrees_of_freedom(k, problem.at(float(self.lams[k]))) for k in range(len(self))])
 
     def criterion(self, name: str = "bic", gamma: float = 1.0) -> Array:
         """AIC, BIC or EBIC of every solution, (m,): smaller is better.
@@ -320,16 +321,22 @@ class Path(Sequence[Solution]):
         W[features] = values
         return W[:, 0] if W.shape[1] == 1 else W
 
-    def _predictor(self, k: int) -> Array:
-        return self.problem.predictor(self._coefficients(k), self.intercepts[k])
+    def _predictor(self, k: int, problem: Problem) -> Array:
+        return problem.predictor(self._coefficients(k), self.intercepts[k])
 
-    def _degrees_of_freedom(self, k: int) -> float:
-        problem = self.problem.at(float(self.lams[k]))
+    def _at_hand(self) -> Problem:
+        """The problem, its design in memory where it has the columns of all solutions."""
+        groups = self.problem.groups
+        features = groups.features(np.unique(np.concatenate([groups.group_of[features] for features, _ in self.rows])))
+        design = nearby(self.problem.design, features)
+        return self.problem if design is self.problem.design else replace(self.problem, design=design)
+
+    def _degrees_of_freedom(self, k: int, problem: Problem) -> float:
         penalty, groups = problem.penalty, problem.groups
         W = problem.matrix(self._coefficients(k))
         norms = groups.norms(W)
         active = np.flatnonzero(norms)
-        c = problem.loss.curvature(self._predictor(k))
+        c = problem.loss.curvature(self._predictor(k, problem))
         df = float(problem.n_outputs if problem.intercept else 0)
         for g, H in zip(active, block_grams(problem.design, groups, active, c), strict=True):
             kept = np.flatnonzero(W[groups[int(g)]].any(axis=1))  # l1 zeros inside the group are no parameters

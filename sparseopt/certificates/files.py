@@ -51,6 +51,8 @@ def save_report(report: Report, path: str | Path) -> None:
     ------
     ValueError
         If the name does not end in .json, or the folder does not exist.
+    TypeError
+        If X is not in memory: the file holds X.
 
     Examples
     --------
@@ -300,7 +302,10 @@ def _check_targets(loss: dict[str, Any], y: NDArray[Any], path: Path) -> None:
 
 
 def _problem_arrays(problem: Any) -> _Arrays:
-    design, loss, groups = problem.design, problem.loss, problem.groups
+    from sparseopt.designs import in_memory
+
+    design: Any = in_memory(problem.design, "a saved certificate")
+    loss, groups = problem.loss, problem.groups
     if hasattr(design, "indptr"):
         arrays = {"X_data": design.data, "X_indices": design.indices, "X_indptr": design.indptr}
     else:

@@ -5,6 +5,8 @@
     block_gram  H = X_g' diag(c) X_g  the curvature of one block
     matvec, rmatvec                   z = X W and X' R, whole
 
+The last two are all that `RowBlocks` has, a design that is read block by block instead of being held in memory.
+
 A kernel calls the first three without knowing which design it has, so there is one text of every algorithm. Rows r_k
 lie contiguous as (K, n) arrays: K = 1 for one response, the number of outputs otherwise. X is float32 or float64;
 everything computed from it is float64.
@@ -15,20 +17,29 @@ In these three, block g is given as `features[lo:hi]`, its d = hi - lo columns o
 
 from __future__ import annotations
 
-from sparseopt.designs.columns import dense_columns, take_columns
+from sparseopt.designs.columns import dense_columns, in_memory, take_columns
 from sparseopt.designs.convert import Design, as_design, writeable_design
 from sparseopt.designs.csc import Csc
-from sparseopt.designs.curvature import block_curvature, block_grams
+from sparseopt.designs.curvature import block_curvature, block_grams, gradient_and_curvature
 from sparseopt.designs.dense import Dense
+from sparseopt.designs.rows import RowBlocks
+from sparseopt.designs.window import ROOM, Window, nearby, window
 
 __all__ = [
     "Csc",
     "Dense",
     "Design",
+    "RowBlocks",
+    "ROOM",
+    "Window",
     "as_design",
     "block_curvature",
     "block_grams",
     "dense_columns",
+    "gradient_and_curvature",
+    "in_memory",
+    "nearby",
     "take_columns",
+    "window",
     "writeable_design",
 ]

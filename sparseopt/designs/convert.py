@@ -7,6 +7,9 @@ What reaches a solver is one of a few types, because every kernel is compiled on
     indices   int32 wherever they fit                     int64 otherwise
     flags     writeable                                   read-only arrays are aliased, see `writeable`
 
+A matrix that does not fit in memory stays where it is: one that is mapped by columns as `Dense`, any other memory map
+and every Dask array as `RowBlocks`.
+
 A value that is not finite is found by one sum, which is not finite either; only then is its position looked for.
 """
 
@@ -21,10 +24,11 @@ from numpy.typing import NDArray
 
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.dense import Dense
+from sparseopt.designs.rows import RowBlocks, is_dask, is_sparse
 
 __all__ = ["Design", "as_design", "writeable", "writeable_design"]
 
-Design: TypeAlias = Dense | Csc
+Design: TypeAlias = Dense | Csc | RowBlocks
 
 _MISSING = ("NoneType", "NAType", "NaTType")  # by name, because pandas may not be installed
 
@@ -38,18 +42,21 @@ def as_design(X: Any) -> Design:
         Dense arrays become `Dense`, everything that SciPy calls sparse becomes `Csc`. float32 and float64 are kept,
         other numbers become float64. A Fortran-ordered array or a canonical CSC matrix is used as it is, without a
         copy; any other layout is converted once. X itself is never changed. A design is returned unchecked.
+        A `np.memmap` is used in place if it is Fortran-ordered float32 or float64, and becomes `RowBlocks` otherwise,
+        whatever its size; `np.asarray(X)` says that it fits in memory. A Dask array of row blocks, dense or sparse,
+        becomes `RowBlocks`: X is read once, block by block, to check it.
 
     Returns
     -------
-    Dense or Csc. It may share memory with X: change X afterwards and the design changes too, without a check.
+    Dense, Csc or RowBlocks. It may share memory with X: change X afterwards and the design changes, without a check.
 
     Raises
     ------
     ValueError
-        If X is not two-dimensional, has no samples or no features, contains NaN, infinity or a missing value, or is a
-        sparse matrix whose indices leave the matrix.
+        If X is not two-dimensional, has no samples or no features, contains NaN, infinity or a missing value, is a
+        sparse matrix whose indices leave the matrix, or a Dask array with chunks of columns or of unknown size.
     TypeError
-        If X holds something else than real numbers.
+        If X holds something else than real numbers, or is a Dask collection other than an array.
 
     Examples
     --------
@@ -57,10 +64,12 @@ def as_design(X: Any) -> Design:
     array([[1., 3.],
            [2., 4.]])
     """
-    if isinstance(X, (Dense, Csc)):
+    if isinstance(X, (Dense, Csc, RowBlocks)):
         return X
-    sparse = callable(getattr(X, "tocsc", None)) and hasattr(X, "nnz")
-    matrix = X if sparse else _as_array(X)
+    sparse, dask = is_sparse(X), is_dask(X)
+    if dask and not hasattr(X, "chunks"):
+        raise TypeError(f"X is a Dask {type(X).__name__}: pass an array, such as X.to_dask_array(lengths=True).")
+    matrix = X if sparse or dask else _as_array(X)
     if len(matrix.shape) != 2:
         raise ValueError(
             f"X has {len(matrix.shape)} dimensions: pass a matrix, one row per sample and one column per feature."
@@ -71,6 +80,8 @@ def as_design(X: Any) -> Design:
         matrix = _from_objects(matrix)
     if matrix.dtype.kind not in "biuf":
         raise TypeError(f"X has dtype {matrix.dtype}: pass real numbers.")
+    if dask or (isinstance(X, np.memmap) and not _lies_by_columns(X)):
+        return _as_row_blocks(X)
     dtype = np.float32 if matrix.dtype == np.float32 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         design = _as_csc(matrix, dtype) if sparse else Dense(writeable(np.ascontiguousarray(matrix.T, dtype)))
@@ -110,6 +121,8 @@ def writeable_design(design: Design) -> Design:
     >>> writeable_design(Dense(columns)).columns.flags.writeable
     True
     """
+    if isinstance(design, RowBlocks):
+        return design
     if isinstance(design, Dense):
         return Dense(writeable(design.columns))
     return Csc(writeable(design.data), writeable(design.indices), writeable(design.indptr), design.n_samples)
@@ -176,7 +189,53 @@ def _check_structure(csc: Any) -> None:
             raise ValueError(f"X has the row index {row} in a sparse matrix of {n} rows: build the matrix again.")
 
 
-def _find_bad_value(design: Design) -> None:
+def _lies_by_columns(X: NDArray[Any]) -> bool:
+    return bool(X.flags.f_contiguous) and X.dtype in (np.float32, np.float64)
+
+
+def _as_row_blocks(X: Any) -> RowBlocks:
+    if is_dask(X):
+        if np.isnan(X.shape[0]):
+            raise ValueError("X has chunks of unknown size: call X.compute_chunk_sizes() first.")
+        if len(X.chunks[1]) > 1:
+            raise ValueError(
+                f"X has its columns in {len(X.chunks[1])} chunks: pass blocks of whole rows, "
+                "X.rechunk({0: 'auto', 1: -1})."
+            )
+    design = RowBlocks(X)
+    start = 0
+    for rows, columns, row, column, value in design.pieces(_findings):
+        if columns != X.shape[1]:
+            raise ValueError(f"X has a block of {columns} columns at row {start}, not of {X.shape[1]}: correct it.")
+        if column >= 0:
+            _refuse(str(value), start + int(row), int(column))
+        start += int(rows)
+    if start != X.shape[0]:
+        raise ValueError(f"X has blocks of {start} rows, but says it has {X.shape[0]}: call X.compute_chunk_sizes().")
+    return design
+
+
+def _findings(block: Any) -> tuple[int, int, int, int, Any]:
+    """Rows and columns of a block, and the place and value of an entry that is not finite, or -1."""
+    if block.dtype.kind not in "biuf":
+        raise TypeError(f"X has a block of dtype {block.dtype}: pass real numbers.")
+    if is_sparse(block) and block.nnz and not 0 <= block.indices.min() <= block.indices.max() < block.shape[1]:
+        raise ValueError(f"X has a sparse block with indices beyond its {block.shape[1]} columns: build it again.")
+    values = block.data if is_sparse(block) else block
+    with np.errstate(over="ignore", invalid="ignore"):
+        clean = np.isfinite(values.sum())
+    bad = np.empty((0, 2), int) if clean else np.argwhere(~np.isfinite(values))
+    if not len(bad):
+        return *block.shape, -1, -1, 0.0
+    if is_sparse(block):
+        entries = block.tocoo()
+        at = int(bad[0, 0])
+        return *block.shape, int(entries.row[at]), int(entries.col[at]), entries.data[at]
+    row, column = map(int, bad[0])
+    return *block.shape, row, column, block[row, column]
+
+
+def _find_bad_value(design: Dense | Csc) -> None:
     for j in range(design.shape[1]):
         if isinstance(design, Dense):
             column, rows = design.columns[j], None

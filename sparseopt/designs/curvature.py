@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.designs.columns import dense_columns, take_columns
 from sparseopt.designs.convert import Design
 from sparseopt.designs.dense import Dense
+from sparseopt.designs.rows import RowBlocks, by_columns
+from sparseopt.designs.window import Window
 from sparseopt.jit import kernel
 
-__all__ = ["block_curvature", "block_grams"]
+__all__ = ["block_curvature", "block_grams", "gradient_and_curvature"]
 
 _LARGE = 512  # features; beyond, Lanczos is faster than the eigenvalues of H_g
 _BATCH = 10**7  # entries of the Gram matrices that are held at a time
@@ -32,8 +35,8 @@ def block_grams(design: Design, groups: Any, ids: ArrayLike, c: NDArray[np.float
 
     Parameters
     ----------
-    design : Dense or Csc
-        X, (n, p).
+    design : Dense, Csc or RowBlocks
+        X, (n, p). Row blocks are read once for all groups.
     groups : Groups
         A partition of the p features.
     ids : (m,) integers
@@ -55,13 +58,17 @@ def block_grams(design: Design, groups: Any, ids: ArrayLike, c: NDArray[np.float
     """
     ids = np.asarray(ids, np.int64)
     sizes = groups.sizes[ids]
+    if isinstance(design, RowBlocks):
+        if not len(ids):
+            return []
+        return _apart(design.total(_flat_grams, np.broadcast_to(c, design.shape[:1]), groups=groups, ids=ids), sizes)
     grams: list[Any] = [None] * len(ids)
     scratch = np.empty(design.shape[0])
     for d in np.unique(sizes):
         chosen = np.flatnonzero(sizes == d)
-        if d > 16 and isinstance(design, Dense):
+        if d > 16 and isinstance(design.held if isinstance(design, Window) else design, Dense):
             for k in chosen:
-                block = design.columns[groups[int(ids[k])]].astype(np.float64, copy=False)
+                block = dense_columns(design, groups[int(ids[k])]).T
                 grams[k] = (block * c) @ block.T
         else:
             out = np.empty((len(chosen), d, d))
@@ -78,7 +85,7 @@ def block_curvature(
 
     Parameters
     ----------
-    design : Dense or Csc
+    design : Dense, Csc or RowBlocks
         X, (n, p).
     groups : Groups
         A partition of the p features.
@@ -104,12 +111,63 @@ def block_curvature(
     L = np.empty(len(ids))
     for k in np.flatnonzero(sizes > _LARGE):
         L[k] = 1.01 * _largest(design, groups[int(ids[k])], c)
-    for d in np.unique(sizes[sizes <= _LARGE]):
-        chosen = np.flatnonzero(sizes == d)
-        for some in np.array_split(chosen, max(1, len(chosen) * d * d // _BATCH)):
-            H = np.array(block_grams(design, groups, ids[some], c))
-            L[some] = H[:, 0, 0] if d == 1 else np.linalg.eigvalsh(H)[:, -1]
+    small = np.flatnonzero(sizes <= _LARGE)
+    batch = np.cumsum(sizes[small] ** 2) // _BATCH
+    for number in np.unique(batch):
+        some = small[batch == number]
+        L[some] = _tops(block_grams(design, groups, ids[some], c), sizes[some])
     return np.maximum(L, 0.0)
+
+
+def gradient_and_curvature(
+    design: RowBlocks, groups: Any, A: NDArray[np.float64], c: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """X'A (p, K) and `block_curvature` of all groups, in one pass over row blocks unless blocks are large.
+
+    Parameters
+    ----------
+    design : RowBlocks
+        X, (n, p).
+    groups : Groups
+        A partition of the p features.
+    A : (n, K) float64
+        See `rmatvec`.
+    c : (n,) float64, nonnegative
+        Curvature of every sample.
+    """
+    sizes = groups.sizes
+    if sizes.max() > _LARGE or (sizes**2).sum() > _BATCH:
+        return design.rmatvec(A), block_curvature(design, groups, c)
+    split = A.shape[1] * design.shape[1]
+    flat = design.total(_flat_products, A, c, groups=groups)
+    return flat[:split].reshape(-1, A.shape[1]), np.maximum(_tops(_apart(flat[split:], sizes), sizes), 0.0)
+
+
+def _tops(grams: list[NDArray[Any]], sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The largest eigenvalues."""
+    out = np.empty(len(sizes))
+    for d in np.unique(sizes):
+        same = np.flatnonzero(sizes == d)
+        H = np.array([grams[k] for k in same])
+        out[same] = H[:, 0, 0] if d == 1 else np.linalg.eigvalsh(H)[:, -1]
+    return out
+
+
+def _apart(flat: NDArray[np.float64], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """Matrices that lie one after the other."""
+    return [H.reshape(d, d) for H, d in zip(np.split(flat, np.cumsum(sizes**2)[:-1]), sizes, strict=True)]
+
+
+def _flat_products(block: Any, A: NDArray[np.float64], c: NDArray[np.float64], *, groups: Any) -> NDArray[np.float64]:
+    """X'A of some rows, then the Gram matrices of all groups."""
+    part = by_columns(block)
+    grams = block_grams(part, groups, np.arange(len(groups)), np.ascontiguousarray(c))
+    return np.concatenate([part.rmatvec(A).ravel(), *(H.ravel() for H in grams)])
+
+
+def _flat_grams(block: Any, c: NDArray[np.float64], *, groups: Any, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`block_grams` of some rows, one matrix after the other."""
+    return np.concatenate([H.ravel() for H in block_grams(by_columns(block), groups, ids, np.ascontiguousarray(c))])
 
 
 @kernel
@@ -130,6 +188,8 @@ def _largest(design: Design, features: NDArray[np.int64], c: NDArray[np.float64]
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     d = len(features)
+    if isinstance(design, RowBlocks):
+        design, features = take_columns(design, features), np.arange(d)
     scratch, out = np.empty((1, design.shape[0])), np.empty((d, 1))
 
     def normal(v: Any) -> Any:

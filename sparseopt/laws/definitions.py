@@ -45,7 +45,8 @@ def as_bytes(problem: Problem) -> tuple[bytes, ...]:
     """All that a solver could change."""
     loss, groups = problem.loss, problem.groups
     penalty: Any = problem.penalty
-    arrays = [value for value in problem.design if isinstance(value, np.ndarray)]
+    design: Any = problem.design
+    arrays = [value for value in design if isinstance(value, np.ndarray)] if isinstance(design, tuple) else []
     arrays += [loss.y, loss.s, groups.indices, groups.indptr, groups.weights]
     arrays += [] if loss.offset is None else [loss.offset]
     numbers = f"{penalty.q} {penalty.lam} {penalty.l1_ratio} {penalty.ridge} {problem.intercept}".encode()

@@ -5,7 +5,8 @@
 
 Both return a `Solution` whose status says whether the accuracy asked for was reached. `solve` chooses one by its name.
 `BlockDescent` is bcd with a state that persists from one lam to the next, and `compress` replaces a least-squares
-problem with many samples by one with few.
+problem with many samples by one with few. `descent_for` chooses the descent that fits a design: one that is read in
+passes (`RowBlocks`) needs `StreamedDescent`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from sparseopt.solution import Solution
 from sparseopt.solvers.compress import compress
 from sparseopt.solvers.descent import BlockDescent, bcd
 from sparseopt.solvers.proximal_gradient import fista
+from sparseopt.solvers.streamed import StreamedDescent, descent_for
 
-__all__ = ["BlockDescent", "bcd", "compress", "fista", "solve"]
+__all__ = ["BlockDescent", "StreamedDescent", "bcd", "compress", "descent_for", "fista", "solve"]
 
 METHODS = ("bcd", "fista")
 

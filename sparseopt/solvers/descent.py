@@ -87,7 +87,9 @@ def bcd(
     >>> solution.gap < 1e-10, solution.support[0]
     (True, np.int64(0))
     """
-    descent = BlockDescent(problem, start)
+    from sparseopt.solvers.streamed import descent_for
+
+    descent = descent_for(problem, start)
     solution = descent.solve(problem.shrinkage, tol, max_epochs)
     if not solution.status.ok:
         warnings.warn(solution.status.value, ConvergenceWarning, stacklevel=2)
