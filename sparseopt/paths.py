@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import warnings
 from numbers import Real
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.optimality import duality_gap
 from sparseopt.problem import Problem
-from sparseopt.progress import shown
 from sparseopt.solution import ConvergenceWarning, Path
 from sparseopt.solvers import BlockDescent, StreamedDescent, compress, descent_for
 from sparseopt.solvers.compress import Compressed
-from sparseopt.solvers.descent import Progress
+from sparseopt.solvers.held import Span
+from sparseopt.solvers.stretches import Point, follow
 
 __all__ = ["lam_grid", "lam_max", "path"]
 
 Array = NDArray[np.float64]
 PER_LAM = 100  # features whose products X'X cost what one lam saves in a compressed problem
 SINGLE = 1e-4  # gap from which on X'X of a float32 design may be computed in float32
-
-
-class Point(NamedTuple):
-    """What was found for one lam: how, the features with nonzero coefficients and these, and the intercept."""
-
-    progress: Progress
-    rows: tuple[NDArray[np.int64], Array]
-    b: Array
 
 
 def lam_max(problem: Problem) -> float:
@@ -96,7 +87,8 @@ def path(
 
     Notes
     -----
-    Least squares with at least four samples per feature are solved on an equivalent problem with p + 1 samples.
+    Least squares with at least four samples per feature are solved on an equivalent problem with p + 1 samples. Long
+    convex paths on large designs are solved by two threads, see `sparseopt.solvers.stretches`.
 
     Examples
     --------
@@ -148,16 +140,11 @@ def _follow(
     """The values of lam, and what was found for each of them."""
     solved, intercept_of = (problem, None) if short is None else short
     descent = descent_for(solved, n_lams=n_lams if lams is None else np.size(lams))
-    if isinstance(descent, StreamedDescent):
-        intercept_of = descent.intercept_of
+    if isinstance(descent, StreamedDescent) and isinstance(descent.store, Span):
+        intercept_of = descent.store.intercept
     grid = _grid(lams, n_lams, ratio, descent, problem)
-    penalty = solved.shrinkage
-    found = []
-    for lam in shown(grid, progress):
-        done = descent.advance(penalty.at(float(lam)), tol, max_epochs)
-        rows = descent.point.nonzero()
-        found.append(Point(done, rows, descent.point.b if intercept_of is None else intercept_of(*rows)))
-    return grid, found
+    found = follow(descent, grid, tol, max_epochs, progress)
+    return grid, found if intercept_of is None else [point._replace(b=intercept_of(*point.rows)) for point in found]
 
 
 def _holds(problem: Problem, lam: float, point: Point, tol: float) -> bool:

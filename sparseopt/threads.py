@@ -11,10 +11,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
+from threading import Event, local
+from typing import Any, TypeAlias, TypeVar
 
 import numba
 
-__all__ = ["in_parts"]
+__all__ = ["at_once", "available", "in_parts"]
+
+_Result = TypeVar("_Result")
+
+_Work: TypeAlias = Callable[[Callable[[], bool]], _Result]
+_here = local()
 
 WORTH = 2**21  # bytes that a part must read
 
@@ -38,7 +45,7 @@ def in_parts(work: Callable[[int, int], None], size: int, nbytes: int) -> None:
     >>> done
     [(0, 10)]
     """
-    n = max(1, min(_available(), nbytes // WORTH, size))
+    n = 1 if getattr(_here, "is_one_of_two", False) else max(1, min(available(), nbytes // WORTH, size))
     if n == 1:
         work(0, size)
         return
@@ -52,13 +59,54 @@ def in_parts(work: Callable[[int, int], None], size: int, nbytes: int) -> None:
         each.result()
 
 
-def _available() -> int:
+def at_once(first: _Work[_Result], second: _Work[_Result]) -> tuple[_Result, _Result]:
+    """Both results; the second is computed in a thread of its own, the first in this one. Neither is split further.
+
+    Parameters
+    ----------
+    first, second : callable
+        Take `stopped()`, which says that the other has failed or was interrupted: then they should return. What they
+        raise is raised here.
+
+    Examples
+    --------
+    >>> at_once(lambda stopped: 1, lambda stopped: 2)
+    (1, 2)
+    """
+    failed = Event()
+
+    def guarded(work: _Work[_Result]) -> _Result:
+        outer = getattr(_here, "is_one_of_two", False)
+        _here.is_one_of_two = True
+        try:
+            return work(failed.is_set)
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            _here.is_one_of_two = outer
+
+    # A thread of its own, not of the pool, which others may wait for; and BLAS would take all cores for each.
+    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(1, "sparseopt") as beside:
+        later = beside.submit(guarded, second)
+        return guarded(first), later.result()
+
+
+def available() -> int:
+    """The number of threads that may be used."""
     return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]  # set when numba is imported
 
 
 @cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+@cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(1, _available() - 1), "sparseopt")
+    return ThreadPoolExecutor(max(1, available() - 1), "sparseopt")
 
 
 if hasattr(os, "register_at_fork"):  # a child has the pool, but none of its threads

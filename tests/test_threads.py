@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from sparseopt import as_design
 from sparseopt.designs.products import all_dots, some_dots
-from sparseopt.threads import WORTH, in_parts
+from sparseopt.threads import WORTH, at_once, in_parts
 
 
 @pytest.fixture
@@ -61,6 +63,43 @@ def test_the_number_of_threads_changes_no_digit() -> None:
     some_dots(design, rows, 0, 5003, by_one)
     np.testing.assert_array_equal(by_three, by_one)
     np.testing.assert_allclose(by_one, design.columns.astype(np.float64) @ rows.T, rtol=1e-9, atol=1e-9)
+
+
+def test_two_at_once_are_in_two_threads_and_are_not_split_further() -> None:
+    meeting = threading.Barrier(2, timeout=30.0)  # passed only if both run at the same time
+
+    def work(stopped: Callable[[], bool]) -> tuple[int, int, bool]:
+        meeting.wait()
+        parts: list[tuple[int, int]] = []
+        in_parts(lambda lo, hi: parts.append((lo, hi)), 100, 10 * WORTH)
+        return threading.get_ident(), len(parts), stopped()
+
+    first, second = at_once(work, work)
+    assert first[0] == threading.get_ident() != second[0]
+    assert first[1:] == second[1:] == (1, False)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_afterwards_work_is_split_again() -> None:
+    at_once(lambda stopped: None, lambda stopped: None)
+    parts: list[tuple[int, int]] = []
+    in_parts(lambda lo, hi: parts.append((lo, hi)), 100, 10 * WORTH)
+    assert len(parts) == 3
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_in_one_of_two_stops_the_other(failing: int) -> None:
+    def fails(stopped: Callable[[], bool]) -> None:
+        raise KeyError("lost")
+
+    def waits(stopped: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30.0
+        while not stopped():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    with pytest.raises(KeyError, match="lost"):
+        at_once(*((fails, waits) if failing == 0 else (waits, fails)))
 
 
 @pytest.mark.usefixtures("three_threads")

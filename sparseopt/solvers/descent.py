@@ -155,7 +155,7 @@ class BlockDescent:
             self._current = replace(self.problem, penalty=penalty)
         chosen = self._first_set()
         history = []
-        epochs, failures, status = 0, 0, None
+        epochs, failures, best, status = 0, 0, np.inf, None
         aim = tol if self.lam < np.inf else 1.0
         while status is None:
             epochs += self.point.minimise(np.flatnonzero(chosen), self._goal(aim), max_epochs - epochs)
@@ -170,7 +170,8 @@ class BlockDescent:
                 status = Status.MAX_EPOCHS
             elif not violators.size and not self._jump(tol):
                 self.care *= 0.1
-                failures += 1
+                failures = 0 if accuracy < 0.9 * best else failures + 1
+                best = min(best, accuracy)
                 status = Status.STALLED if failures > 12 else None
             chosen[violators] = True
         self.care = max(self.care, 0.01 * CARE)
