@@ -16,6 +16,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -111,7 +112,7 @@ def fresh(pipe: Connection, folder: str, name: str, threads: int, request: Reque
         second, read = _timed(solve, request)
         extra = peak_memory() - before
         del read
-        shares = certificate(lambda: _timed(solve, request)[0]) if competitor.package == "sparseopt" else (None, None)
+        shares = certificate(lambda: _timed(solve, request)) if competitor.package == "sparseopt" else (None, None)
         pipe.send(Fresh(preparing + first, second, peak, extra, *shares))
 
 
@@ -158,11 +159,14 @@ def restart_peak() -> None:
 # -- the certificate ---------------------------------------------------------------------------------------------------
 
 
-class _Clock:
-    """Seconds inside some functions; with `within`, only those inside that clock's functions as well."""
+class _Clock(threading.local):
+    """Seconds of processor time inside some functions; with `within`, only those inside that clock's as well.
 
-    def __init__(self, within: _Clock | None = None) -> None:
-        self.seconds, self.calls, self.depth, self.within = 0.0, 0, 0, within
+    Every thread has its own, and adds what it measured to `spent`: waiting for the other is no work.
+    """
+
+    def __init__(self, spent: list[float], within: _Clock | None = None) -> None:
+        self.spent, self.depth, self.within = spent, 0, within
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -170,27 +174,29 @@ class _Clock:
             if self.depth or (self.within is not None and not self.within.depth):
                 return function(*args, **how)
             self.depth = 1
-            began = time.perf_counter()
+            began = time.thread_time()
             try:
                 return function(*args, **how)
             finally:
-                self.seconds += time.perf_counter() - began
-                self.calls += 1
+                self.spent.append(time.thread_time() - began)
                 self.depth = 0
 
         return timed
 
 
-def certificate(call: Callable[[], float]) -> tuple[float | None, float | None]:
-    """Which shares of a call's seconds go into certified gaps; None, None if it never bounds the optimum.
+def certificate(call: Callable[[], object]) -> tuple[float | None, float | None]:
+    """Which shares of a call's processor time go into certified gaps; None, None if it never bounds the optimum.
 
     gap      the dual point, its bound, and the primal value beside it: what only a gap needs
     check    the whole check of an iterate, which also computes the gradients that decide what joins the working set;
              a solver without gaps needs most of that as well. None where the solver has no such part
     """
     descent, iterate = import_module("sparseopt.solvers.descent"), import_module("sparseopt.solvers.iterate")
-    check = _Clock()
-    bound, value = _Clock(), _Clock(within=check)
+    checks: list[float] = []
+    bounds: list[float] = []
+    values: list[float] = []
+    check = _Clock(checks)
+    bound, value = _Clock(bounds), _Clock(values, within=check)
     spots = (
         (descent, "dual_bound", bound),
         (descent, "dual_candidate", bound),
@@ -202,10 +208,12 @@ def certificate(call: Callable[[], float]) -> tuple[float | None, float | None]:
         for owner, name, clock in spots:
             if hasattr(owner, name):
                 setattr(owner, name, clock.wrap(getattr(owner, name)))
-        total = call()
+        began = time.process_time()
+        call()
+        total = time.process_time() - began
     finally:
         for owner, name, function in before:
             setattr(owner, name, function)
-    if not bound.calls:
+    if not bounds:
         return None, None
-    return (bound.seconds + value.seconds) / total, check.seconds / total if check.calls else None
+    return (sum(bounds) + sum(values)) / total, sum(checks) / total if checks else None
