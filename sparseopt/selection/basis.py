@@ -155,9 +155,26 @@ class Basis:
         out: Array = W[sizes > 1e-10 * sizes.max(initial=0.0)]
         return out
 
+    def reaches(self, members: list[int]) -> list[Array]:
+        """`reach` of several members."""
+        out: dict[int, Array] = {}
+        sizes = np.array([len(self.rows[g]) for g in members])
+        for d in np.unique(sizes):
+            alike = [g for g, size in zip(members, sizes, strict=True) if size == d]
+            T = self.coefs[np.concatenate([self.rows[g] for g in alike])].reshape(len(alike), d, -1)
+            T = T * np.array([self._lengths[g] for g in alike])[:, :, None]
+            e, V = np.linalg.eigh(T @ T.transpose(0, 2, 1))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                W = (V.transpose(0, 2, 1) @ T) / np.sqrt(e)[:, :, None]
+            for g, sharp, found in zip(alike, e[:, 0] > 1e-6 * e[:, -1], W, strict=True):
+                out[g] = found if sharp else self.reach(g)
+        return [out[g] for g in members]
+
     def losses(self) -> Array:
         """By how much the objective would rise without each member, in the order of `members`."""
-        return np.array([self._loss(g) for g in self.members])
+        if self.partial:
+            return np.array([self._loss(g) for g in self.members])
+        return np.array([0.5 * float(((W @ self.targets) ** 2).sum()) for W in self.reaches(self.members)])
 
     def _loss(self, g: int) -> float:
         if self.partial - {g}:

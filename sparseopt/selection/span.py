@@ -67,13 +67,21 @@ class Span(Basis):
     def exchanges(self) -> Array:
         """By how much every exchange lowers the objective, (members, pool): what one brings less what one takes."""
         table = np.empty((len(self.members), len(self.pool)))
-        for row, g in enumerate(self.members):
-            if self.partial - {g}:
-                table[row] = self.gains(without=g) - self._loss(g)
-                continue
-            W = self.reach(g)
+        shared = [g for g in self.members if self.partial - {g}]
+        plain = [g for g in self.members if not self.partial - {g}]
+        if plain:  # one product for all of them
+            reaches = self.reaches(plain)
+            ends = np.cumsum([0, *(len(W) for W in reaches)])
+            W = np.vstack(reaches)
             e = W @ self.targets
-            table[row] = self._gains_without(W, e) - 0.5 * float(np.vdot(e, e))
+            rows = np.array([self.members.index(g) for g in plain])
+            E = W @ self.products
+            _all_gains(
+                self.pulls, self.blocks, self._offsets, self._starts, E, e, ends, self._norms, rows, table
+            )  # fmt: skip
+        for g in shared:
+            table[self.members.index(g)] = self.gains(without=g) - self._loss(g)
+        table[:, self._position[self.members]] = -np.inf
         return table
 
     def _gains_without(self, W: Array, e: Array) -> Array:
@@ -150,6 +158,20 @@ def _add_diagonal(blocks, offsets, starts, ridge):
         d = starts[g + 1] - starts[g]
         for i in range(d):
             blocks[offsets[g] + i * d + i] += ridge
+
+
+@kernel
+def _all_gains(c, blocks, offsets, starts, E, e, ends, norms, rows, table):
+    """table[rows[i]] = gains after member i, whose reach has the rows from ends[i] of E and e, left, less its loss."""
+    for i in range(len(rows)):
+        lo, hi = ends[i], ends[i + 1]
+        loss = 0.0
+        for r in range(lo, hi):
+            for k in range(e.shape[1]):
+                loss += 0.5 * e[r, k] ** 2
+        out = table[rows[i]]
+        _gains(c, blocks, offsets, starts, E[lo:hi], e[lo:hi], norms, out)
+        out -= loss
 
 
 @kernel
