@@ -38,7 +38,7 @@ def compress(problem: Problem, single: bool = False) -> Compressed | None:
     problem : Problem
         Least squares.
     single : bool
-        Multiply a float32 design in float32, twice as fast, some thousand samples at a time; sums of these are float64.
+        Multiply a float32 design in float32, twice as fast, some megabytes at a time; sums of these are float64.
 
     Notes
     -----
@@ -59,22 +59,20 @@ def compress(problem: Problem, single: bool = False) -> Compressed | None:
     y_mean = s @ y / total if problem.intercept else np.zeros(loss.n_outputs)
     y = y - y_mean
     x_mean = np.zeros(p)
-    gram, product = np.zeros((p, p)), np.zeros((p, loss.n_outputs))
+    gram, product = np.zeros((p, p)), design.rmatvec(s[:, None] * y)  # that of Xc, because s'yc = 0
     if problem.intercept:
         x_mean = design.rmatvec(s[:, None])[:, 0] / total
     root = np.sqrt(s)
     plain = not problem.intercept and s.min() == s.max()  # then no scaled copy of the samples is needed
     dtype = design.columns.dtype if single else np.dtype(np.float64)
-    step = max(256, 2**22 // p) if dtype == np.float64 else 4096
+    step = max(256, 2**22 // p)
     for at in range(0, n, step):
         block = design.columns[:, at : at + step].astype(dtype, copy=False)
         if not plain:
             block = (block - x_mean[:, None].astype(dtype)) * root[at : at + step].astype(dtype)
         gram += block @ block.T
-        product += block @ ((1.0 if plain else root[at : at + step, None]) * y[at : at + step])
     if plain:
         gram *= s[0]
-        product *= s[0]
     factor, pivots, rank, _ = dpstrf(gram, lower=0, tol=1e-13 * max(gram.diagonal().max(), 1e-300))
     pivots = pivots - 1
     R = np.triu(factor)[:rank]

@@ -24,7 +24,7 @@ from sparseopt.solvers.steps import Model
 __all__ = ["Curvature"]
 
 Array = NDArray[np.float64]
-BY_LOOPS = 16  # features; the Gram matrix of a larger block is computed by BLAS
+BY_LOOPS = 32  # features; the Gram matrix of a larger block is computed by BLAS
 LARGEST_BASIS = 256  # features; larger blocks are majorised by their largest eigenvalue
 RAISE = 0.05  # of the mean curvature, added before blocks are decomposed: small c_i may then grow
 KAPPA = 1.25  # growth of the curvature at which blocks are decomposed again
