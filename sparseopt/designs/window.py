@@ -29,7 +29,7 @@ class Window(NamedTuple):
     ----------
     held : Dense or Csc
         The columns, in any order.
-    at : (p,) int64
+    slots : (p,) int64
         Where column j of X stands in `held`, or -1.
 
     Examples
@@ -41,12 +41,12 @@ class Window(NamedTuple):
     """
 
     held: Dense | Csc
-    at: NDArray[np.int64]
+    slots: NDArray[np.int64]
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n_samples, n_features), counting the features that are not held."""
-        return self.held.shape[0], len(self.at)
+        return self.held.shape[0], len(self.slots)
 
     @property
     def nbytes(self) -> int:
@@ -63,22 +63,22 @@ class Window(NamedTuple):
 
     def where(self, features):
         """The columns of `held` that are the columns `features` of X; ValueError if one is not held."""
-        at = self.at[features]
+        at = self.slots[features]
         if np.any(at < 0):
             raise ValueError(f"column {features[np.argmin(at)]} of X is not among the {self.held.shape[1]} in memory.")
         return at
 
     def block_dot(self, features, lo, hi, rows, out):
         """As `Dense.block_dot`."""
-        self.held.block_dot(self.at[features[lo:hi]], 0, hi - lo, rows, out)
+        self.held.block_dot(self.slots[features[lo:hi]], 0, hi - lo, rows, out)
 
     def block_add(self, features, lo, hi, delta, c, rows):
         """As `Dense.block_add`."""
-        self.held.block_add(self.at[features[lo:hi]], 0, hi - lo, delta, c, rows)
+        self.held.block_add(self.slots[features[lo:hi]], 0, hi - lo, delta, c, rows)
 
     def block_gram(self, features, lo, hi, c, scratch, out):
         """As `Dense.block_gram`."""
-        self.held.block_gram(self.at[features[lo:hi]], 0, hi - lo, c, scratch, out)
+        self.held.block_gram(self.slots[features[lo:hi]], 0, hi - lo, c, scratch, out)
 
 
 def window(held: Dense | Csc, features: ArrayLike, n_features: int) -> Window:
