@@ -9,6 +9,7 @@ arithmetic to 30 digits; what is said of all norms is tried on random ones.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ def check(rng: np.random.Generator, size: str) -> Evidence:
     findings += _random(q, rng, count, a0)
     findings += [_growth(q), *_theorem(q)]
     a = np.geomspace(0.02, 20.0, 400)
-    envelope = np.where(a <= np.e, 2.0 * a / np.e, q.value(a))
-    series = {"curves": np.array([a, q.value(a), q.slope(a), envelope]), "marks": np.array([np.sqrt(np.e / 2), a0])}
+    envelope = np.where(a <= math.e, 2.0 * a / math.e, q.value(a))
+    series = {"curves": np.array([a, q.value(a), q.slope(a), envelope]), "marks": np.array([np.sqrt(math.e / 2), a0])}
     return Evidence("lambertw_thresholds", tuple(findings), series)
 
 
@@ -153,7 +154,7 @@ def _random(q: Any, rng: np.random.Generator, count: int, a0: float) -> list[Fin
     """Lemma 2.4 reversed for sums up to e, valid from a0 on; q as a function of a^2 is subadditive."""
     reverse, direct, euclid = [], [], []
     for m in (2, 3, 8):
-        small = rng.dirichlet(np.ones(m), count) * (np.e * rng.uniform(0.05, 1.0, (count, 1)))
+        small = rng.dirichlet(np.ones(m), count) * (math.e * rng.uniform(0.05, 1.0, (count, 1)))
         reverse.append(1.0 - q.value(small.sum(axis=1)) / q.value(small).sum(axis=1))
         large = a0 * 10.0 ** (rng.exponential(0.3, (count, m)))
         direct.append(q.value(large.sum(axis=1)) / q.value(large).sum(axis=1) - 1.0)
@@ -230,7 +231,7 @@ def figure(evidence: Evidence) -> Any:
         ax.set_xlim(0.0, 6.0)
         ax.set_ylim(0.0, 4.2 if ax is left else 1.05)
         ax.set_xlabel("norm a")
-        for x, name in ((a_c, "$a_c$"), (a0, "$a_0$"), (np.e, "e")):
+        for x, name in ((a_c, "$a_c$"), (a0, "$a_0$"), (math.e, "e")):
             ax.axvline(x, color="#888888", linewidth=0.8, linestyle=":")
             ax.text(x + 0.05, (4.2 if ax is left else 1.05) * 0.94, name, color=INK, fontsize=9)
         legend(ax, loc="lower right")
