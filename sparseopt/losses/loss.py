@@ -146,19 +146,26 @@ class Loss(ABC):
         of the curvature, the correction is what a Newton step in these directions would remove, and it vanishes where
         f'' does: next to the bounds of the domain.
         """
-        c = self.curvature(z)[:, None]
+        c = self.curvature(z)
+        D = c[:, None]
         for _ in range(2):  # the second removes what rounding leaves of the first
-            A = A - c * (U @ np.linalg.lstsq(U.T @ (c * U), U.T @ A, rcond=None)[0])
+            if U.shape[1] == 1 and (below := float(c @ (U[:, 0] * U[:, 0]))) > 0.0:
+                A = A - D * (U * ((U[:, 0] @ A) / below))
+            else:
+                A = A - D * (U @ np.linalg.lstsq(U.T @ (D * U), U.T @ A, rcond=None)[0])
         return A
 
     def dual_scale(self, a: Array) -> float:
         """The largest c in [0, 1] with c * a in the domain of L*; 0 is always inside."""
+        low, high = self.domain()
+        everywhere = _is_infinite(low) and _is_infinite(high) and not (self.sums_to_zero or self._dropped.size)
+        if everywhere and a.shape == self.y.shape:
+            return float("nan") if np.isnan(a).any() else 1.0
         v, kept = self._per_sample(a)
         if np.isnan(v).any():
             return float("nan")
         if not kept or self._tilts(v):
             return 0.0
-        low, high = self.domain()
         c = 1.0
         for side, bound in ((v, high), (-v, -low)):
             if _is_infinite(bound):

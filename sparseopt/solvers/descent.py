@@ -27,16 +27,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.jit import kernel
-from sparseopt.optimality import dual_bound, dual_candidate, gradient_scale, prox_moves, step_bounds
+from sparseopt.optimality import dual_bound, free_columns, gradient_scale, prox_moves, step_bounds
 from sparseopt.penalty import Lifted, Penalty
 from sparseopt.problem import Problem
 from sparseopt.regularizers import L2
 from sparseopt.solution import ConvergenceWarning, Solution, Status
 from sparseopt.solvers.blocks import TIE
-from sparseopt.solvers.extrapolation import block_norm
 from sparseopt.solvers.gradients import PATIENCE, Gradients
 from sparseopt.solvers.iterate import Iterate
+from sparseopt.solvers.looks import cross, judge, prox_move, stand, wake, weighted_square
 
 __all__ = ["BlockDescent", "Progress", "bcd"]
 
@@ -46,6 +45,7 @@ MANY, IMPATIENCE = 10, 3  # from so many lams on, bounds of gradients pay after 
 AHEAD = 0.2  # of the present accuracy is aimed at while the working set grows
 GROWTH = 2  # times as many groups may join a working set that is full
 FIRST_GUESS = 20  # groups taken into the first working set where no rule applies
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 def bcd(
@@ -121,7 +121,7 @@ class BlockDescent:
     def __init__(
         self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None, n_lams: int = 1
     ) -> None:
-        self.problem = self._current = problem  # the current one has the penalty that is being solved for
+        self.problem = problem
         self.point = Iterate(problem, start)
         patience = PATIENCE if n_lams < MANY else IMPATIENCE
         self.gradients = Gradients(problem.design, problem.groups, patience)  # where the point was last checked
@@ -151,8 +151,6 @@ class BlockDescent:
         self.warm = True
         self.point.take(penalty)
         self.point.predict(self.lam)
-        if penalty is not self._current.penalty:
-            self._current = replace(self.problem, penalty=penalty)
         chosen = self._first_set()
         history = []
         epochs, failures, best, status = 0, 0, np.inf, None
@@ -207,6 +205,12 @@ class BlockDescent:
             return self.care * max(tol * abs(self.objective), self.floor)
         return 50.0 * self.care * tol * self._scale  # a first-order measure; the change of F is its square
 
+    @property
+    def _current(self) -> Problem:
+        """The problem that is being solved: with the penalty of the point."""
+        penalty = self.point.penalty
+        return self.problem if penalty is self.problem.penalty else replace(self.problem, penalty=penalty)
+
     @cached_property
     def _scale(self) -> float:
         return gradient_scale(self.problem) or 1.0
@@ -245,31 +249,47 @@ class BlockDescent:
 
     def _check(self, chosen: NDArray[np.bool_]) -> tuple[float, NDArray[np.int64]]:
         """Relative gap or stationarity, and the groups not chosen that optimality wants nonzero."""
-        point, problem = self.point, self._current
+        if not self.point.convex:
+            return self._check_moves(chosen)
+        point = self.point
+        rows = point.dual_rows(free_columns(self._current) if point.has_free else None)
+        self.gradients.at(rows)
+        u, threshold = np.empty(len(chosen)), np.empty(len(chosen))
+        omega = stand(point.partition, point.terms, point.touched, point.W, u, threshold)
+        # One look: exact for the blocks that limit the dual point, and for sleeping ones that may wake.
+        above = self.gradients.above(threshold, point.terms.entry)
+        norms = self._gradient_norms()
+        c, wakes, size, full = judge(point.partition, point.terms, u, norms, above, chosen)
+        if point.plain and self.problem.loss.is_quadratic:
+            inverse, y = point.curvature.inverse, point.target
+            half = weighted_square(rows, inverse)
+            dual = -c * (c * half + cross(rows, y))
+            self.objective = omega + (half if rows is point.rows else weighted_square(point.rows, inverse))
+        else:
+            dual = dual_bound(self._current, rows.T, self.gradients.V, norms)
+            self.objective = omega + point.loss_value()
+        gap = self.objective - dual
+        accuracy = gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0
+        if not wakes:
+            return accuracy, _NONE
+        return accuracy, self._violators(np.flatnonzero(above & (threshold >= 0.0) & ~chosen), size, full)
+
+    def _check_moves(self, chosen: NDArray[np.bool_]) -> tuple[float, NDArray[np.int64]]:
+        """`_check` where no dual is known."""
+        point = self.point
         rows = point.rows
-        if point.convex and point.has_free:
-            rows = np.ascontiguousarray(dual_candidate(problem, point.z).T)
-        A = rows.T
         self.gradients.at(rows)
         norms = point.norms()
         self.objective = point.value(norms)
-        asleep = (norms == 0.0) & point.penalised
-        if not point.convex:
-            self.gradients.ensure(chosen)
-            move = self._largest_move(np.flatnonzero(chosen), A, self._lifted_total(norms))
-            return move, self._violators(self._wakes(asleep), chosen, norms)
-        # One look: exact for the blocks that limit the dual point, and for sleeping ones that may wake.
-        awake = self.gradients.above(np.where(asleep, self._waking(), -1.0), point.terms.entry)
-        # Groups still uncertain lie below their threshold, so they do not limit the dual point.
-        dual = dual_bound(problem, A, self.gradients.V, self._gradient_norms())
-        gap = self.objective - dual
-        accuracy = gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0
-        return accuracy, self._violators(np.flatnonzero(awake & asleep), chosen, norms)
+        self.gradients.ensure(chosen)
+        move = self._largest_move(np.flatnonzero(chosen), rows.T, self._lifted_total(norms))
+        wakes = self._wakes((norms == 0.0) & point.penalised)
+        return move, self._violators(wakes[~chosen[wakes]], int(chosen.sum()), int(np.count_nonzero(norms[chosen])))
 
-    def _violators(self, wakes: NDArray[np.int64], chosen: NDArray[np.bool_], norms: Array) -> NDArray[np.int64]:
-        size = int(chosen.sum())
-        full = np.count_nonzero(norms[chosen]) > 0.9 * size  # then the set is much too small
-        return self._best(wakes[~chosen[wakes]], max(FIRST_GUESS, (GROWTH if full else 1) * size))
+    def _violators(self, wakes: NDArray[np.int64], size: int, full: int) -> NDArray[np.int64]:
+        """The groups that join a set of `size` groups, `full` of them nonzero."""
+        much_too_small = full > 0.9 * size
+        return self._best(wakes, max(FIRST_GUESS, (GROWTH if much_too_small else 1) * size))
 
     def _waking(self) -> Array:
         """The gradient norms above which q = L2 wants a zero group nonzero."""
@@ -285,7 +305,7 @@ class BlockDescent:
             ids = np.flatnonzero(among)
             out = np.zeros(len(ids), dtype=np.bool_)
             norms, L = self._gradient_norms(), self._all_curvatures()
-            _wake(point.shape, point.terms, point.partition, L, norms, ids, rest, out)
+            wake(point.shape, point.terms, point.partition, L, norms, ids, rest, out)
             among = np.zeros_like(among)
             among[ids[out]] = True
             if not self.gradients.ensure(among):
@@ -294,7 +314,7 @@ class BlockDescent:
     def _largest_move(self, ids: NDArray[np.int64], A: Array, rest: float) -> float:
         """`stationarity` of the groups in the working set; those outside are zero, and `_wakes` has judged them."""
         point = self.point
-        move = _prox_move(
+        move = prox_move(
             point.shape, point.terms, point.partition, self._all_curvatures(), point.W, self.gradients.V, ids, rest
         )
         if self.problem.intercept:
@@ -333,53 +353,7 @@ class BlockDescent:
 
     def _all_curvatures(self) -> Array:
         """L_g of all groups at this point, with the loss's own curvature."""
-        c = self.point.loss.curvature(self.point.z)
+        c = self.point.loss_curvature()
         if self._curvatures is None or not np.array_equal(self._curvatures[0], c):
             self._curvatures = c, step_bounds(self.problem, c)
         return self._curvatures[1]
-
-
-@kernel
-def _wake(shape, terms, groups, L, norms, ids, rest, out):
-    """Whether a prox step from zero leaves zero."""
-    for k in range(len(ids)):
-        g = ids[k]
-        below = L[g] + terms.ridge
-        u = norms[g] / below
-        out[k] = terms.block == 0.0 and u > 0.0
-        if terms.block > 0.0 and u > 0.0:
-            out[k] = shape.shrink(u, terms.block / below, groups.omega[g], rest) > 0.0
-
-
-@kernel
-def _prox_move(shape, terms, groups, L, W, V, ids, total):
-    """The largest move that a prox-gradient step makes in one of the blocks `ids`, scaled by their curvatures L."""
-    largest = 0.0
-    for g in ids:
-        omega, below = groups.omega[g], L[g] + terms.ridge
-        features = groups.indices[groups.indptr[g] : groups.indptr[g + 1]]
-        norm = 0.0  # of the whole step's aim, before it is shrunk
-        pull = 0.0
-        for j in features:
-            for k in range(W.shape[1]):
-                norm += _soft(L[g] * W[j, k] - V[j, k], terms.entry) ** 2
-                pull += V[j, k] ** 2
-        if omega == 0.0:
-            largest = max(largest, np.sqrt(pull))
-            continue
-        u = np.sqrt(norm) / below
-        factor = 1.0 / below
-        if terms.block > 0.0 and u > 0.0:
-            rest = max(total - shape.cost(block_norm(groups, g, W), omega), 0.0)
-            factor *= shape.shrink(u, terms.block / below, omega, rest) / u
-        move = 0.0
-        for j in features:
-            for k in range(W.shape[1]):
-                move += (W[j, k] - factor * _soft(L[g] * W[j, k] - V[j, k], terms.entry)) ** 2
-        largest = max(largest, L[g] * np.sqrt(move))
-    return largest
-
-
-@kernel
-def _soft(v, mu):
-    return max(v - mu, 0.0) + min(v + mu, 0.0)

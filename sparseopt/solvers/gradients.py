@@ -7,7 +7,8 @@ V_i = X'A_i at hand and A = sum_i a_i A_i + E (least squares for a),
 
 a bound that decides most groups far from their threshold. The others are computed. Along a path A moves smoothly, so
 that E is small; when too many groups are undecided, a full product is made and remembered. The spectral norm is bounded
-by the Gram matrix H of the centred block: ||H||_inf and ||H||_F^(1/2) for small blocks, its trace for large ones.
+by the Gram matrix H of the centred block: ||H||_inf and ||H||_F^(1/2) for small blocks, its trace for large ones. Sparse
+blocks are not centred, their means being small, and || |X_g|' |X_g| ||_inf takes two looks at each value only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.designs import Design
+from sparseopt.designs import Csc, Design
 from sparseopt.groups import Groups
 from sparseopt.jit import kernel
 
@@ -51,9 +52,9 @@ class Gradients:
             self._complete()
             return
         if self.spread is None:
-            self.spread, self.level = np.empty(len(self.groups)), np.empty(len(self.groups))
-            ones = np.ones((1, self.design.shape[0]))
-            _block_bounds(self.design, self.groups.indices, self.groups.indptr, ones, self.spread, self.level)
+            self.spread, self.level = np.empty(len(self.groups)), np.zeros(len(self.groups))
+            bounds = _sparse_bounds if isinstance(self.design, Csc) else _block_bounds
+            bounds(self.design, self.groups.indices, self.groups.indptr, self.spread, self.level)
         self.V, self.slack = np.empty(self.past_V.shape[1:]), np.empty(len(self.groups))
         _recall(
             self.past_A, self.past_V, self.past_gram, min(self.known, MEMORY), rows, self.spread, self.level,
@@ -209,9 +210,34 @@ def _norm(V, indices, indptr, mu, g):
 
 
 @kernel
-def _block_bounds(design, indices, indptr, ones, spread, level):
-    n = ones.shape[1]
-    scratch = np.zeros(n)
+def _sparse_bounds(design, indices, indptr, spread, level):
+    """Bounds of ||X_g||, and 0 because no column is centred."""
+    sums = np.zeros(design.n_samples)  # of |X_g| by row
+    for g in range(len(spread)):
+        trace = 0.0
+        for j in indices[indptr[g] : indptr[g + 1]]:
+            for e in range(design.indptr[j], design.indptr[j + 1]):
+                value = np.float64(design.data[e])
+                sums[design.indices[e]] += abs(value)
+                trace += value * value
+        largest = 0.0
+        for j in indices[indptr[g] : indptr[g + 1]]:
+            total = 0.0
+            for e in range(design.indptr[j], design.indptr[j + 1]):
+                total += abs(np.float64(design.data[e])) * sums[design.indices[e]]
+            largest = max(largest, total)
+        for j in indices[indptr[g] : indptr[g + 1]]:
+            for e in range(design.indptr[j], design.indptr[j + 1]):
+                sums[design.indices[e]] = 0.0
+        spread[g] = np.sqrt(min(trace, largest) * (1.0 + 1e-13))
+        level[g] = 0.0
+
+
+@kernel
+def _block_bounds(design, indices, indptr, spread, level):
+    """Bounds of ||X_g - 1 m_g'||, and ||m_g||."""
+    n = design.columns.shape[1]
+    ones, scratch = np.ones((1, n)), np.zeros(n)
     one = np.ones(1)
     H, sums = np.empty((SMALL, SMALL)), np.empty((SMALL, 1))
     for g in range(len(spread)):

@@ -1,7 +1,7 @@
 """A point that moves: coefficients, and everything that moves with them.
 
     W (p, K), b (K,)      coefficients and intercept
-    z (n, K)              Xw + 1 b', kept in step with them
+    z (n, K)              Xw + 1 b'
     rows (K, n), sigma    the model's gradient in z, see `steps`
 
 `minimise` lowers F over some of the groups: sweeps on the model of the loss, first over all of them, then over the
@@ -25,6 +25,7 @@ from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, Work
 from sparseopt.solvers.curvature import Curvature
 from sparseopt.solvers.extrapolation import MEMORY, affine_weights, block_norm
+from sparseopt.solvers.looks import l2_value, weighted_square
 from sparseopt.solvers.steps import Partition, descend
 
 __all__ = ["Iterate"]
@@ -35,14 +36,13 @@ INEXACT = 0.05  # the first model of a loss is minimised until sweeps change thi
 
 
 class Snapshot(NamedTuple):
-    """A point reached for some lam: the coefficients of the features that may be nonzero, b, z and rows."""
+    """A point reached for some lam: coefficients of the features that may be nonzero, b, and rows (squares) or z."""
 
     lam: float
     features: NDArray[np.int64]
     W: Array
     b: Array
-    z: Array
-    rows: Array
+    image: Array
 
 
 class Iterate:
@@ -70,10 +70,12 @@ class Iterate:
                 self.b = np.broadcast_to(np.asarray(b, dtype=np.float64), (n_outputs,)).copy()
         self.is_touched = np.zeros(len(self.groups), dtype=np.bool_)  # the only groups that may be nonzero
         self._touch(self.groups.norms(self.W) > 0.0)
-        self.z = problem.predictor(self.W, self.b)
+        self._z: Array | None = None
         self.curvature = Curvature(problem)
         if self.loss.is_quadratic:
             self.curvature.at(self.loss.s)
+            y, offset = self.loss.y, self.loss.offset
+            self.target = np.ascontiguousarray((y if offset is None else y - offset).T)
         d = int(self.groups.sizes.max())
         small = [np.empty((n_outputs, d)) for _ in range(6)]
         self.work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
@@ -96,30 +98,55 @@ class Iterate:
         self.terms = Terms(
             penalty.block_strength, penalty.entry_strength, penalty.ridge, plain and self.convex, bends_down
         )
+        self.plain = self.terms.exact and penalty.ridge == 0.0
 
     # -- what is asked of it -------------------------------------------------------------------------------------------
 
     def value(self, norms: Array | None = None) -> float:
         """F(W, b); `norms` are those of the groups, if they are known."""
-        return self._loss() + self.omega(norms)
+        return self.loss_value() + self.omega(norms)
 
-    def _loss(self) -> float:
+    @property
+    def z(self) -> Array:
+        """Xw + 1 b'. For squares it is computed when it is asked for, because all that moves is linear in rows."""
+        if self._z is None:
+            self._z = self.predictor(self.W, self.b)
+        return self._z
+
+    @z.setter
+    def z(self, value: Array) -> None:
+        self._z = value
+
+    def loss_value(self) -> float:
+        """L(z)."""
         if self.loss.is_quadratic:  # its rows are s (z + o - y)
-            with np.errstate(over="ignore"):
-                return 0.5 * float(((self.rows * self.rows) @ self.curvature.inverse).sum())
+            return weighted_square(self.rows, self.curvature.inverse)
         return self.loss.value(self.z)
+
+    def loss_curvature(self) -> Array:
+        """Curvature of the loss here, (n,)."""
+        return self.curvature.full if self.loss.is_quadratic else self.loss.curvature(self.z)
 
     def omega(self, norms: Array | None = None) -> float:
         """Omega(W)."""
         penalty, terms = self.penalty, self.terms
+        if self.convex:
+            return l2_value(self.partition, terms, self.touched, self.W)
         total = 0.0
         if terms.block:
-            norms = self.norms() if norms is None else norms
-            total = terms.block * (self.partition.omega @ norms if self.convex else penalty.group_term(norms))
+            total = terms.block * penalty.group_term(self.norms() if norms is None else norms)
         if terms.entry or terms.ridge:
             seen = self.W[self.groups.expand(self.penalised)]
             total += terms.entry * np.abs(seen).sum() + 0.5 * terms.ridge * np.vdot(seen, seen)
         return float(total)
+
+    def dual_rows(self, free: Array | None) -> Array:
+        """A', (K, n), with A = dL/dz freed of the columns `free`, (n, m), see `optimality.dual_candidate`."""
+        if free is None:
+            return self.rows
+        A = self.rows.T if self.loss.is_quadratic else self.loss.derivative(self.z)
+        z = A if self.loss.is_quadratic else self.z  # the curvature of squares is the same everywhere
+        return np.ascontiguousarray(self.loss.project(A, z, free).T)
 
     def norms(self) -> Array:
         """||w_g|| for every group."""
@@ -140,8 +167,8 @@ class Iterate:
 
         Needs no product with X: z is extrapolated with the coefficients.
         """
-        features = self.features
-        here = Snapshot(lam, features, self.W[features], self.b, self.z, self.rows)
+        features, quadratic = self.features, self.loss.is_quadratic
+        here = Snapshot(lam, features, self.W[features], self.b, self.rows if quadratic else self.z)
         last, self.last = self.last, here
         if last is None or not last.lam > lam > self.penalty.lam:
             return
@@ -149,12 +176,20 @@ class Iterate:
         value = self.value()
         self.W[last.features] -= t * last.W  # every feature of `last` is one of `here`
         self.W[features] += t * here.W
-        self.b, self.z = here.b + t * (here.b - last.b), here.z + t * (here.z - last.z)
-        self.rows = here.rows + t * (here.rows - last.rows)  # of squares, which are linear in z
+        self.b = here.b + t * (here.b - last.b)
+        self._show(here.image + t * (here.image - last.image))
         if not self.value() < value:
-            self.W[features], self.b, self.z, self.rows = here[2:]
-        elif not self.loss.is_quadratic:
+            self.W[features], self.b = here.W, here.b
+            self._show(here.image)
+        elif not quadratic:
             self.linearise()
+
+    def _show(self, image: Array) -> None:
+        """Take over what moves linearly with the coefficients: rows for squares, z for other losses."""
+        if self.loss.is_quadratic:
+            self.rows, self._z = image, None
+        else:
+            self._z = image
 
     def linearise(self, boost: float = 1.0) -> None:
         """Renew the model at this point; its curvature raised by `boost`."""
@@ -175,9 +210,8 @@ class Iterate:
             self._touch(ids)
         if self.loss.is_quadratic:
             self.curvature.include(ids)
-            before, self.rows = self.rows, self.rows.copy()  # others may hold what was there before
+            self._show(self.rows.copy())  # others may hold what was there before
             spent, _ = self._descend(ids, goal, budget, 0.0)
-            self.z = self.z + ((self.rows - before) * self.curvature.inverse).T
             self.drift += spent
             if self.drift > REFRESH:
                 self.refresh()
@@ -214,7 +248,7 @@ class Iterate:
         self.features = np.sort(self.groups.features(self.touched))
 
     def refresh(self) -> None:
-        """Compute z anew: moved along for many sweeps, it collects rounding errors."""
+        """Compute z and rows anew: moved along for many sweeps, they collect rounding errors."""
         self.z = self.predictor(self.W, self.b)
         self.linearise()
         self.drift = 0

@@ -131,7 +131,7 @@ class StreamedDescent(BlockDescent):
         """The check with the gradients of all groups."""
         if isinstance(self.store, Columns):
             self.gradients.only_held = False
-            c = self.point.loss.curvature(self.point.z)
+            c = self.point.loss_curvature()
             known = self._of_all and self._curvatures is not None and np.array_equal(self._curvatures[0], c)
             if not (self.point.convex or known or self.point.is_held.all()):
                 self._curvatures, self._of_all = (c, self.gradients.with_curvatures(self.point.rows, c)), True
@@ -141,15 +141,13 @@ class StreamedDescent(BlockDescent):
 
     def _follow(self) -> None:
         """Take over the problem of the point, which has changed if columns were fetched."""
-        if self.problem is self.point.problem and self._current.penalty is self.point.penalty:
+        if self.problem is self.point.problem:
             return
-        if self.problem is not self.point.problem:
-            if isinstance(self.store, Span):
-                self.gradients = Gradients(self.point.problem.design, self.whole.groups, self.gradients.patience)
-            elif not self._of_all:
-                self._curvatures = None  # not those of the groups that are new
+        if isinstance(self.store, Span):
+            self.gradients = Gradients(self.point.problem.design, self.whole.groups, self.gradients.patience)
+        elif not self._of_all:
+            self._curvatures = None  # not those of the groups that are new
         self.problem = self.point.problem
-        self._current = replace(self.problem, penalty=self.point.penalty)
 
     def _look_ahead(self) -> None:
         self.point.rank = np.argsort(-_scores(self._gradient_norms(), self.whole.groups.weights))
@@ -160,7 +158,7 @@ class StreamedDescent(BlockDescent):
             if self._curvatures is None:
                 self._curvatures = self.whole.loss.s, step_bounds(self.whole, self.whole.loss.s)
             return self._curvatures[1]
-        c = self.point.loss.curvature(self.point.z)
+        c = self.point.loss_curvature()
         if self._curvatures is not None and (self._of_all or self.gradients.only_held):
             before, L = self._curvatures
             if self._guessing or np.array_equal(before, c):
