@@ -7,8 +7,8 @@ V_i = X'A_i at hand and A = sum_i a_i A_i + E (least squares for a),
 
 a bound that decides most groups far from their threshold. The others are computed. Along a path A moves smoothly, so
 that E is small; when too many groups are undecided, a full product is made and remembered. The spectral norm is bounded
-by the Gram matrix H of the centred block: ||H||_inf and ||H||_F^(1/2) for small blocks, its trace for large ones. Sparse
-blocks are not centred, their means being small, and || |X_g|' |X_g| ||_inf takes two looks at each value only.
+by the Gram matrix H of the centred block: ||H||_inf and ||H||_F^(1/2) for small blocks, its trace for large ones. A
+sparse block is not centred, its means being small, and || |X_g|' |X_g| ||_inf takes two looks at each value only.
 """
 
 from __future__ import annotations
