@@ -24,7 +24,7 @@ import numba
 from numba.core.caching import IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
-__all__ = ["c_function", "depends_on", "kernel", "vectorized_kernel"]
+__all__ = ["brief_kernel", "c_function", "depends_on", "kernel", "vectorized_kernel"]
 
 _PACKAGE = Path(__file__).parent
 _COMPILED = (b"numba", b"sparseopt.jit", b"sparseopt.structs", b"sparseopt.scalar", b"regularizers._define")
@@ -37,6 +37,11 @@ _kernels: list[Any] = []
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` to machine code, cached on disk and fresh whenever a source it uses has changed."""
     return _register(numba.njit(cache=True, error_model="numpy", nogil=True)(function))
+
+
+def brief_kernel(function: Callable[..., Any]) -> Any:
+    """A `kernel` of some microseconds that keeps the interpreter's lock: taking it again could mean waiting for it."""
+    return _register(numba.njit(cache=True, error_model="numpy", nogil=False)(function))
 
 
 def vectorized_kernel(function: Callable[..., Any]) -> Any:

@@ -13,7 +13,6 @@ block, whatever r is.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -154,8 +153,8 @@ class Penalty:
     def at(self, lam: float) -> Penalty:
         """The same penalty with another lam; the knots of a `Scaled` regularizer move with it."""
         lam = bounded_number("lam", lam, np.inf)
-        other = copy(self)  # what stays has been checked: on a path this is called for every lam
-        object.__setattr__(other, "lam", lam)
+        other = object.__new__(type(self))  # what stays has been checked: on a path this is called for every lam
+        other.__dict__.update(self.__dict__, lam=lam)
         if isinstance(self.q, Scaled) and lam > 0.0:
             object.__setattr__(other, "q", self.q._replace(lam=lam))
         return other

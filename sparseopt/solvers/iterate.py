@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.jit import kernel
+from sparseopt.jit import brief_kernel
 from sparseopt.penalty import Penalty, Separable
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution
@@ -60,6 +60,8 @@ class Iterate:
         self.loss, self.design, self.groups = problem.loss, problem.design, problem.groups
         self.predictor, self.intercept = problem.predictor, problem.intercept
         self.partition = Partition(self.groups.indices, self.groups.indptr, self.groups.weights)
+        self.penalised = self.groups.weights > 0.0
+        self._some_free = not self.penalised.all()
         n_outputs = problem.n_outputs
         self.W = np.zeros((problem.design.shape[1], n_outputs))
         self.b = problem.loss.null_intercept() if problem.intercept else np.zeros(n_outputs)
@@ -90,9 +92,8 @@ class Iterate:
         """Exchange the penalty."""
         self.penalty, self.shape = penalty, penalty.shape
         self.convex = penalty.is_group_lasso
-        self.penalised = penalty.penalised
         nothing = penalty.lam == 0.0 and penalty.ridge == 0.0
-        self.has_free = self.intercept or nothing or not self.penalised.all()  # directions that no penalty sees
+        self.has_free = self.intercept or nothing or self._some_free  # directions that no penalty sees
         plain = penalty.entry_strength == 0.0
         bends_down = plain and not self.convex and isinstance(penalty.shape, Separable) and bool(penalty.q.concave())
         self.terms = Terms(
@@ -288,7 +289,7 @@ class Iterate:
         return value
 
 
-@kernel
+@brief_kernel
 def _norms(groups, ids, W, out):
     for g in ids:
         out[g] = block_norm(groups, g, W)

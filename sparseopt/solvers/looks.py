@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseopt.jit import kernel, vectorized_kernel
+from sparseopt.jit import brief_kernel, kernel, vectorized_kernel
 from sparseopt.solvers.blocks import TIE
 from sparseopt.solvers.extrapolation import block_norm
 
 __all__ = ["cross", "judge", "l2_value", "prox_move", "stand", "wake", "weighted_square"]
 
 
-@kernel
+@brief_kernel
 def l2_value(groups, terms, ids, W):
     """Omega(W) with q = L2, from the groups `ids`, the only ones that may be nonzero."""
     total = 0.0
@@ -39,7 +39,7 @@ def l2_value(groups, terms, ids, W):
     return total
 
 
-@kernel
+@brief_kernel
 def stand(groups, terms, ids, W, u, threshold):
     """Fill u and `threshold`: a sleeping group beyond it wakes, other groups are looked at in any case."""
     u[:] = 0.0
@@ -51,7 +51,7 @@ def stand(groups, terms, ids, W, u, threshold):
     return l2_value(groups, terms, ids, W)
 
 
-@kernel
+@brief_kernel
 def judge(groups, terms, u, norms, above, chosen):
     """c, the number of sleeping groups that wake and are not chosen, of chosen groups, and of nonzero ones of these.
 
@@ -73,7 +73,7 @@ def judge(groups, terms, u, norms, above, chosen):
     return c, wakes, size, full
 
 
-@kernel
+@brief_kernel
 def weighted_square(rows, inverse):
     """sum of rows^2 inverse / 2 for rows (K, n) and inverse (n,)."""
     total = 0.0
@@ -82,7 +82,7 @@ def weighted_square(rows, inverse):
     return 0.5 * total
 
 
-@kernel
+@brief_kernel
 def cross(rows, others):
     """sum of rows others, both (K, n)."""
     total = 0.0

@@ -22,9 +22,7 @@ from sparseopt.threads import at_once, available
 __all__ = ["Point", "follow"]
 
 Array = NDArray[np.float64]
-CUT = (
-    0.76  # share of the first thread: measured on eight classes of problems, smallest lam 0.05 to 0.001 of the largest
-)
+CUT = 0.8  # share of the first thread, measured on eight classes of problems
 LONG = 20  # values of lam from which on it pays
 LARGE = 7 * 10**6  # bytes of X times outputs from which on it pays: code between kernels runs in one thread at a time
 
