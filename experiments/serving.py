@@ -160,18 +160,18 @@ def restart_peak() -> None:
 
 
 class _Clock(threading.local):
-    """Seconds of processor time inside some functions; with `within`, only those inside that clock's as well.
+    """Seconds of processor time inside some functions.
 
     Every thread has its own, and adds what it measured to `spent`: waiting for the other is no work.
     """
 
-    def __init__(self, spent: list[float], within: _Clock | None = None) -> None:
-        self.spent, self.depth, self.within = spent, 0, within
+    def __init__(self, spent: list[float]) -> None:
+        self.spent, self.depth = spent, 0
 
     def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def timed(*args: Any, **how: Any) -> Any:
-            if self.depth or (self.within is not None and not self.within.depth):
+            if self.depth:
                 return function(*args, **how)
             self.depth = 1
             began = time.thread_time()
@@ -187,20 +187,18 @@ class _Clock(threading.local):
 def certificate(call: Callable[[], object]) -> tuple[float | None, float | None]:
     """Which shares of a call's processor time go into certified gaps; None, None if it never bounds the optimum.
 
-    gap      the dual point, its bound, and the primal value beside it: what only a gap needs
+    gap      the dual point, how far it may be stretched, its bound, and the primal value beside it
     check    the whole check of an iterate, which also computes the gradients that decide what joins the working set;
              a solver without gaps needs most of that as well. None where the solver has no such part
     """
     descent, iterate = import_module("sparseopt.solvers.descent"), import_module("sparseopt.solvers.iterate")
     checks: list[float] = []
     bounds: list[float] = []
-    values: list[float] = []
-    check = _Clock(checks)
-    bound, value = _Clock(bounds), _Clock(values, within=check)
+    check, bound = _Clock(checks), _Clock(bounds)
     spots = (
-        (descent, "dual_bound", bound),
-        (descent, "dual_candidate", bound),
-        (getattr(iterate, "Iterate", None), "value", value),
+        (getattr(iterate, "Iterate", None), "dual_rows", bound),
+        (descent, "judge", bound),
+        (getattr(descent, "BlockDescent", None), "_gap", bound),
         (getattr(descent, "BlockDescent", None), "_check", check),
     )
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in spots if hasattr(owner, name)]
@@ -216,4 +214,4 @@ def certificate(call: Callable[[], object]) -> tuple[float | None, float | None]
             setattr(owner, name, function)
     if not bounds:
         return None, None
-    return (sum(bounds) + sum(values)) / total, sum(checks) / total if checks else None
+    return sum(bounds) / total, sum(checks) / total if checks else None

@@ -265,9 +265,9 @@ def test_the_certificate_is_a_part_of_the_check_and_the_check_of_the_call() -> N
 
     from sparseopt.solvers import descent
 
-    bound = descent.dual_bound
+    gap_of = descent.BlockDescent._gap
     assert certificate(call) != (None, None)
-    assert descent.dual_bound is bound
+    assert descent.BlockDescent._gap is gap_of
 
 
 def test_a_bound_that_takes_long_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,16 +276,16 @@ def test_a_bound_that_takes_long_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = make("dense", "quick")
     solve = COMPETITORS["sparseopt"].prepare(instance, 1)
     lams = lam_max(instance) * np.array([0.5])
-    bound = descent.dual_bound
+    gap_of = descent.BlockDescent._gap
     clock = [0.0]
     monkeypatch.setattr("sparseopt.experiments.serving.time.thread_time", lambda: clock[0])
     monkeypatch.setattr("sparseopt.experiments.serving.time.process_time", lambda: clock[0])
 
     def slow(*args: Any) -> float:
         clock[0] += 1.0
-        return bound(*args)
+        return gap_of(*args)
 
-    monkeypatch.setattr(descent, "dual_bound", slow)
+    monkeypatch.setattr(descent.BlockDescent, "_gap", slow)
 
     def call() -> None:
         solve(lams, 1e-3)

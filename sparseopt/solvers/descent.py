@@ -260,19 +260,24 @@ class BlockDescent:
         above = self.gradients.above(threshold, point.terms.entry)
         norms = self._gradient_norms()
         c, wakes, size, full = judge(point.partition, point.terms, u, norms, above, chosen)
-        if point.plain and self.problem.loss.is_quadratic:
-            inverse, y = point.curvature.inverse, point.target
-            half = weighted_square(rows, inverse)
-            dual = -c * (c * half + cross(rows, y))
-            self.objective = omega + (half if rows is point.rows else weighted_square(point.rows, inverse))
-        else:
-            dual = dual_bound(self._current, rows.T, self.gradients.V, norms)
-            self.objective = omega + point.loss_value()
-        gap = self.objective - dual
-        accuracy = gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0
+        accuracy = self._gap(rows, c, omega, norms)
         if not wakes:
             return accuracy, _NONE
         return accuracy, self._violators(np.flatnonzero(above & (threshold >= 0.0) & ~chosen), size, full)
+
+    def _gap(self, rows: Array, c: float, omega: float, norms: Array) -> float:
+        """Objective and relative duality gap, from the dual point c A and from Omega."""
+        point = self.point
+        if point.plain and self.problem.loss.is_quadratic:
+            half = weighted_square(rows, point.curvature.inverse)
+            dual = -c * (c * half + cross(rows, point.target))  # L*(A) = sum_i ||a_i||^2 / (2 s_i) + <A, y - o>
+            loss = half if rows is point.rows else point.loss_value()
+        else:
+            dual = dual_bound(self._current, rows.T, self.gradients.V, norms)
+            loss = point.loss_value()
+        self.objective = omega + loss
+        gap = self.objective - dual
+        return gap / max(abs(self.objective), abs(dual)) if gap > self.floor else 0.0
 
     def _check_moves(self, chosen: NDArray[np.bool_]) -> tuple[float, NDArray[np.int64]]:
         """`_check` where no dual is known."""
