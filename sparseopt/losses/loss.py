@@ -131,7 +131,8 @@ class Loss(ABC):
         if np.isnan(v).any():
             return float("nan")
         low, high = self.domain()
-        if not kept or self._over(v, high) or self._over(-v, -low) or self._tilts(v):
+        least, most = self._tolerated
+        if not kept or (v > most).any() or (v < least).any() or self._tilts(v):
             return float("inf")
         with np.errstate(over="ignore", under="ignore"):
             f = self.sample_conjugate(v if _is_infinite(low) and _is_infinite(high) else np.clip(v, low, high))
@@ -158,6 +159,7 @@ class Loss(ABC):
     def dual_scale(self, a: Array) -> float:
         """The largest c in [0, 1] with c * a in the domain of L*; 0 is always inside."""
         low, high = self.domain()
+        least, most = self._tolerated
         everywhere = _is_infinite(low) and _is_infinite(high) and not (self.sums_to_zero or self._dropped.size)
         if everywhere and a.shape == self.y.shape:
             return float("nan") if np.isnan(a).any() else 1.0
@@ -167,12 +169,9 @@ class Loss(ABC):
         if not kept or self._tilts(v):
             return 0.0
         c = 1.0
-        for side, bound in ((v, high), (-v, -low)):
-            if _is_infinite(bound):
-                continue
-            beyond = side > bound + ROUNDING * np.maximum(1.0, np.abs(bound))
+        for beyond, bound in ((v > most, high), (v < least, low)):
             if beyond.any():
-                c = min(c, float((np.broadcast_to(bound, side.shape)[beyond] / side[beyond]).min()))
+                c = min(c, float((np.broadcast_to(bound, v.shape)[beyond] / v[beyond]).min()))
         return max(c, 0.0)
 
     def mean(self, z: Array) -> Array:
@@ -264,9 +263,14 @@ class Loss(ABC):
     def _divisor(self) -> Array:
         return np.where(self.s > 0.0, self.s, 1.0)[:, None]
 
-    @staticmethod
-    def _over(v: Array, bound: Array | float) -> bool:
-        return not _is_infinite(bound) and bool(np.any(v > bound + ROUNDING * np.maximum(1.0, np.abs(bound))))
+    @cached_property
+    def _tolerated(self) -> tuple[Array | float, Array | float]:
+        """The domain of f*, wider by rounding."""
+        low, high = self.domain()
+        return (
+            low - ROUNDING * np.maximum(1.0, np.abs(low)),
+            high + ROUNDING * np.maximum(1.0, np.abs(high)),
+        )
 
     def _tilts(self, v: Array) -> bool:
         return self.sums_to_zero and bool(np.any(np.abs(v.sum(axis=1)) > ROUNDING))

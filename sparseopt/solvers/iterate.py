@@ -73,6 +73,7 @@ class Iterate:
         self.is_touched = np.zeros(len(self.groups), dtype=np.bool_)  # the only groups that may be nonzero
         self._touch(self.groups.norms(self.W) > 0.0)
         self._z: Array | None = None
+        self._known_loss: float | None = None  # at z, of losses other than squares
         self.curvature = Curvature(problem)
         if self.loss.is_quadratic:
             self.curvature.at(self.loss.s)
@@ -116,13 +117,15 @@ class Iterate:
 
     @z.setter
     def z(self, value: Array) -> None:
-        self._z = value
+        self._z, self._known_loss = value, None
 
     def loss_value(self) -> float:
         """L(z)."""
         if self.loss.is_quadratic:  # its rows are s (z + o - y)
             return weighted_square(self.rows, self.curvature.inverse)
-        return self.loss.value(self.z)
+        if self._known_loss is None:
+            self._known_loss = self.loss.value(self.z)
+        return self._known_loss
 
     def loss_curvature(self) -> Array:
         """Curvature of the loss here, (n,)."""
@@ -190,7 +193,7 @@ class Iterate:
         if self.loss.is_quadratic:
             self.rows, self._z = image, None
         else:
-            self._z = image
+            self.z = image
 
     def linearise(self, boost: float = 1.0) -> None:
         """Renew the model at this point; its curvature raised by `boost`."""
