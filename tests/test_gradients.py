@@ -68,11 +68,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_wrong_bounds_are_noticed(wrong) -> None:
-    worst = -np.inf
+@pytest.mark.parametrize(("name", "sparse"), [(name, False) for name in WRONG] + [("half the spread", True)])
+def test_wrong_bounds_are_noticed(name: str, sparse: bool) -> None:
+    wrong, worst = WRONG[name], -np.inf
     for mean in (0.0, 1e4):
-        design, X = design_and_matrix(0, mean, False)
+        design, X = design_and_matrix(0, mean, sparse)
         gradients = Gradients(design, Groups.from_sizes(SIZES))
         assert walk(gradients, X, 1, 0, 1e-2, 1.0) <= 0.0
         wrong(gradients)
