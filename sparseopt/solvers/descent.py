@@ -358,6 +358,8 @@ class BlockDescent:
 
     def _all_curvatures(self) -> Array:
         """L_g of all groups at this point, with the loss's own curvature."""
+        if self._curvatures is not None and self.point.loss.is_quadratic:
+            return self._curvatures[1]
         c = self.point.loss_curvature()
         if self._curvatures is None or not np.array_equal(self._curvatures[0], c):
             self._curvatures = c, step_bounds(self.problem, c)

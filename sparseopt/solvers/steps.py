@@ -21,6 +21,7 @@ from sparseopt.solvers.extrapolation import MEMORY, block_norm, extrapolate, sto
 __all__ = ["Model", "Partition", "descend", "sweep"]
 
 ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
+ROUGH = 0.3  # where the prox jumps, they are visited again once moves are this share of a visit's: some may wake
 
 
 class Partition(NamedTuple):
@@ -125,6 +126,7 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
         if count == 0:
             continue
         nonzero = active[:count]
+        enough = max(0.3 * goal, ROUGH * measure) if by_move else 0.3 * goal
         for _ in range(ROUNDS):
             if spent + MEMORY >= budget:
                 break
@@ -134,12 +136,12 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
                 )
                 spent += 1
                 measure = move if by_move else change
-                if measure <= 0.3 * goal:
+                if measure <= enough:
                     break
                 store(groups, nonzero, W, past_W[at])
                 past_rows[at] = rows
                 past_sigma[at] = sigma
-            if measure <= 0.3 * goal:
+            if measure <= enough:
                 break
             extrapolate(shape, groups, terms, model, blocks, nonzero, W, rows, sigma, past_W, past_rows, past_sigma)
             total = _costs(shape, groups, terms, blocks, W)
