@@ -23,7 +23,7 @@ from sparseopt.solvers.stretches import Point, follow
 __all__ = ["lam_grid", "lam_max", "path"]
 
 Array = NDArray[np.float64]
-PER_LAM = 100  # features whose products X'X cost what one lam saves in a compressed problem
+LOOK, VISIT = 5, 30  # p^2 numbers of X'X cost what so many do of each feature per lam, and of each that becomes active
 SINGLE = 1e-4  # gap from which on X'X of a float32 design may be computed in float32
 
 
@@ -99,10 +99,9 @@ def path(
     >>> solutions.best("bic").support
     array([0, 1])
     """
-    count = n_lams if lams is None else np.size(lams)
-    pays = count * PER_LAM >= problem.design.shape[1]
+    lams = None if lams is None else _values(lams)
     single = tol >= SINGLE and problem.shrinkage.is_group_lasso and problem.design.dtype == np.float32
-    short = compress(problem, single) if pays else None
+    short = compress(problem, single, lambda pulls: _pays(problem, pulls, lams, n_lams, ratio))
     grid, found = _follow(problem, short, lams, n_lams, ratio, tol, max_epochs, progress)
     if single and short is not None and not _holds(problem, grid[-1], found[-1], tol):
         grid, found = _follow(problem, compress(problem), lams, n_lams, ratio, tol, max_epochs, progress)
@@ -147,6 +146,20 @@ def _follow(
     return grid, found if intercept_of is None else [point._replace(b=intercept_of(*point.rows)) for point in found]
 
 
+def _pays(problem: Problem, pulls: Array, lams: Array | None, n_lams: int, ratio: float | None) -> bool:
+    """Whether X'X costs less than it saves, going by the groups that the smallest lam leaves if blocks are orthogonal.
+
+    Measured with 2 to 100 samples per feature; where it is wrong, a path takes up to twice as long.
+    """
+    p = len(pulls)
+    penalised, sizes = problem.penalty.penalised, problem.groups.sizes
+    scores = problem.groups.norms(pulls)[penalised] / problem.groups.weights[penalised]
+    count = n_lams if lams is None else len(lams)
+    least = scores.max(initial=0.0) * _ratio(problem, ratio) if lams is None else lams[-1]
+    active = int(sizes[penalised][scores >= least].sum()) + int(sizes[~penalised].sum())
+    return bool(count * (LOOK * p + VISIT * active) >= p * p)
+
+
 def _holds(problem: Problem, lam: float, point: Point, tol: float) -> bool:
     """Whether a gap found on a problem that was compressed in float32 is that of the problem itself.
 
@@ -171,22 +184,29 @@ def lam_grid(problem: Problem, lams: ArrayLike | None = None, n_lams: int = 100,
 
 def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: BlockDescent, problem: Problem) -> Array:
     if lams is not None:
-        try:
-            grid = np.atleast_1d(np.asarray(lams, dtype=np.float64))
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"lams must be a sequence of positive numbers, got {lams!r}.") from error
-        if grid.ndim != 1 or not grid.size or not ((grid > 0.0) & (grid < np.inf)).all():
-            raise ValueError(f"lams must be a sequence of positive numbers, got {lams!r}.")
-        return -np.sort(-grid)
+        return _values(lams)
     if n_lams < 1:
         raise ValueError(f"n_lams is {n_lams}: pass at least 1.")
-    n, p = problem.design.shape
-    ratio = (1e-2 if n < p else 1e-3) if ratio is None else ratio
-    if not _is_number(ratio) or not 0.0 < ratio < 1.0:
-        raise ValueError(f"ratio is {ratio}: pass smallest over largest lam, between 0 and 1.")
+    ratio = _ratio(problem, ratio)
     top = descent.zero_threshold(problem.shrinkage)
     return (top if top > 0.0 else 1.0) * np.geomspace(1.0, ratio, n_lams)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real)
+def _values(lams: ArrayLike) -> Array:
+    """Given values of lam, decreasing."""
+    try:
+        grid = np.atleast_1d(np.asarray(lams, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"lams must be a sequence of positive numbers, got {lams!r}.") from error
+    if grid.ndim != 1 or not grid.size or not ((grid > 0.0) & (grid < np.inf)).all():
+        raise ValueError(f"lams must be a sequence of positive numbers, got {lams!r}.")
+    return -np.sort(-grid)
+
+
+def _ratio(problem: Problem, ratio: float | None) -> float:
+    """The smallest lam over the largest."""
+    n, p = problem.design.shape
+    ratio = (1e-2 if n < p else 1e-3) if ratio is None else ratio
+    if not isinstance(ratio, Real) or not 0.0 < ratio < 1.0:
+        raise ValueError(f"ratio is {ratio}: pass smallest over largest lam, between 0 and 1.")
+    return float(ratio)

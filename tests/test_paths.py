@@ -6,6 +6,7 @@ import io
 import sys
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import joblib
 import numpy as np
@@ -231,17 +232,6 @@ def test_a_nearly_perfect_fit_needs_float64(monkeypatch: pytest.MonkeyPatch) -> 
     assert max(duality_gap(s.problem, s.w, s.intercept).relative for s in solutions) > 1e-2
 
 
-def test_few_lams_are_not_worth_compressing(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(paths, "compress", lambda problem, single=False: asked.append(single))
-    X, y = data(2000, 300)
-    problem = Problem.build(X, y, groups=3)
-    path(problem, n_lams=2, ratio=0.5)
-    assert asked == []
-    path(problem, n_lams=3, ratio=0.5)
-    assert asked == [False]
-
-
 def test_paths_with_and_without_compression_agree() -> None:
     X, y = data(200, 12)
     problem = Problem.build(X, y, groups=3)
@@ -364,3 +354,24 @@ def test_nothing_is_changed_in_place() -> None:
     np.testing.assert_array_equal(y, before[1])
     assert problem.loss is kept.loss
     assert isinstance(problem.penalty.q, L2)
+
+
+@pytest.mark.parametrize(("ratio", "n_lams", "short"), [(0.5, 100, False), (0.01, 100, True), (0.01, 2, False)])
+def test_samples_are_compressed_where_many_groups_become_active_on_many_lams(
+    monkeypatch: pytest.MonkeyPatch, ratio: float, n_lams: int, short: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 600))
+    problem = Problem.build(X, X[:, :3].sum(axis=1) + rng.normal(size=4000), groups=3)
+    asked: list[bool] = []
+
+    def spied(*args: Any) -> Any:
+        found = compress(*args)
+        asked.append(found is not None)
+        return found
+
+    monkeypatch.setattr("sparseopt.paths.compress", spied)
+    lams = lam_max(problem) * np.geomspace(1.0, ratio, n_lams)
+    for words in ({"lams": lams}, {"n_lams": n_lams, "ratio": ratio}):
+        path(problem, tol=1e-3, **words)
+    assert asked == [short, short]

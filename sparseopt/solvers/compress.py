@@ -27,7 +27,9 @@ Array = NDArray[np.float64]
 Compressed: TypeAlias = "tuple[Problem, Callable[[NDArray[np.int64], Array], Array]]"
 
 
-def compress(problem: Problem, single: bool = False) -> Compressed | None:
+def compress(
+    problem: Problem, single: bool = False, worth: Callable[[Array], bool] = lambda pulls: True
+) -> Compressed | None:
     """The problem with at most p + 1 samples and no intercept, and its best intercept: a function of the features with
     nonzero coefficients and of those coefficients, (k, K).
 
@@ -39,6 +41,8 @@ def compress(problem: Problem, single: bool = False) -> Compressed | None:
         Least squares.
     single : bool
         Multiply a float32 design in float32, twice as fast, some megabytes at a time; sums of these are float64.
+    worth : callable
+        Asked with Xc'S yc, (p, K), before X'SX is computed, which costs n p^2; None is returned if it says no.
 
     Notes
     -----
@@ -59,7 +63,10 @@ def compress(problem: Problem, single: bool = False) -> Compressed | None:
     y_mean = s @ y / total if problem.intercept else np.zeros(loss.n_outputs)
     y = y - y_mean
     x_mean = np.zeros(p)
-    gram, product = np.zeros((p, p)), design.rmatvec(s[:, None] * y)  # that of Xc, because s'yc = 0
+    product = design.rmatvec(s[:, None] * y)  # that of Xc, because s'yc = 0
+    if not worth(product):
+        return None
+    gram = np.zeros((p, p))
     if problem.intercept:
         x_mean = design.rmatvec(s[:, None])[:, 0] / total
     root = np.sqrt(s)
