@@ -16,9 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.cardinality import group_count
 from sparseopt.problem import Problem
-from sparseopt.solution import BoundProof, Path, Solution
+from sparseopt.selection.fit import Fit, as_subset_problem
+from sparseopt.solution import BoundProof, Path, Solution, Status
 
-__all__ = ["SubsetPath", "check_sizes", "path_of"]
+__all__ = ["SubsetPath", "check_sizes", "path_of", "path_of_fits"]
 
 Array = NDArray[np.float64]
 
@@ -126,4 +127,25 @@ def path_of(problem: Problem, solutions: list[Solution]) -> SubsetPath:
         np.array([s.seconds for s in solutions]),
         tuple(s.bound for s in solutions),
         tuple(s.proof for s in solutions),
+    )
+
+
+def path_of_fits(
+    problem: Problem, sizes: NDArray[np.int64], fits: list[Fit], ends: list[tuple[Status, int, float]]
+) -> SubsetPath:
+    """Fits of increasing size as a path; of each how it ended: status, steps and seconds."""
+    used = [np.flatnonzero(fit.W.any(axis=1)) for fit in fits]
+    m = len(fits)
+    return SubsetPath(
+        as_subset_problem(problem, int(sizes[0])),
+        sizes.astype(np.float64),
+        tuple((rows, fit.W[rows]) for rows, fit in zip(used, fits, strict=True)),
+        np.stack([fit.b if len(fit.b) > 1 else fit.b[0] for fit in fits]),
+        np.array([fit.value for fit in fits]),
+        np.full(m, np.nan),
+        tuple(status for status, _, _ in ends),
+        np.array([steps for _, steps, _ in ends]),
+        np.array([seconds for _, _, seconds in ends]),
+        (None,) * m,
+        (None,) * m,
     )
