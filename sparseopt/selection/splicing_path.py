@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+
 from sparseopt.problem import Problem
 from sparseopt.progress import shown
 from sparseopt.selection.fit import Fit, refit
@@ -41,12 +43,13 @@ def splicing_path(
 
 
 class _Walk:
-    """The sweep, and the choices at which searches have ended."""
+    """The sweep, and the choices at which searches of a size have ended."""
 
     def __init__(self, problem: Problem, sweep: Sweep, least: float, exchange: int, max_steps: int) -> None:
         self.problem, self.sweep, self.least = problem, sweep, least
         self.limits = exchange, max_steps
-        self.ended: set[tuple[int, bytes]] = set()
+        self.ended: set[tuple[int, bytes | None]] = set()
+        self.weaker: dict[bytes, bytes] = {}  # the choice without its weakest member
 
     def along(
         self, sizes: list[int], both_ways: bool, progress: Any
@@ -59,10 +62,12 @@ class _Walk:
         if not both_ways:
             return fits, ends
         for at in range(len(fits) - 2, -1, -1):
-            k = sizes[at]
-            self.sweep.move(fits[at + 1].chosen)
-            drop(self.sweep, max(len(fits[at + 1].chosen) - k, 0))
-            if self.key(k) in self.ended:
+            k, above = sizes[at], fits[at + 1].chosen
+            if len(above) == k + 1 and (k, self.weaker.get(above.tobytes())) in self.ended:
+                continue
+            self.sweep.move(above)
+            drop(self.sweep, max(len(above) - k, 0))
+            if (k, self.choice) in self.ended:
                 continue
             end = self.search(k)
             if self.sweep.value < fits[at].value + self.least:  # close by, the fits decide
@@ -81,9 +86,16 @@ class _Walk:
         began = time.perf_counter()
         self.sweep, steps, done = improved(self.sweep, k, self.least, *self.limits)
         if done:
-            self.ended.add(self.key(k))
+            self.ended.add((k, self.choice))
+            self.weaker[self.choice] = self.without_weakest()
         return Status.LOCAL if done else Status.MAX_EPOCHS, steps, time.perf_counter() - began
 
-    def key(self, k: int) -> tuple[int, bytes]:
-        """The size and the choice; fewer than k groups may be all that helps."""
-        return k, self.sweep.chosen.tobytes()
+    @property
+    def choice(self) -> bytes:
+        """The members; they may be fewer than the size if more do not help."""
+        return self.sweep.chosen.tobytes()
+
+    def without_weakest(self) -> bytes:
+        """The choice that `drop` would leave."""
+        chosen, members = self.sweep.chosen, self.sweep.members
+        return chosen[chosen != members[int(np.argmin(self.sweep.losses()))]].tobytes() if members else b""

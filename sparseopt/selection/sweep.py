@@ -85,6 +85,8 @@ class Sweep:
             count=np.zeros(1, np.int64),
             roots=np.empty(int(ends[-1]) if len(pool) else 0),
             sound=np.zeros(len(pool), np.int64),
+            reach=np.empty(len(pool)),
+            stretch=np.empty(len(pool)),
         )
         begin(table, self._known, problem.penalty.ridge)
         self.table = table
@@ -159,16 +161,16 @@ class Sweep:
         rank = int(table.firsts[table.count[0]])
         members = np.array(self.members, np.int64)
         features = problem.groups.features(members)
-        columns = self._root[:, None] * dense_columns(problem.design, features)
+        columns = dense_columns(problem.design, features)
         w = table.coefs[:rank]
-        change = self._correction(columns, w)
+        residual, _ = self._left(columns, w)
+        downhill = columns.T @ (self._root[:, None] * residual) - problem.penalty.ridge * w
+        change = table.spread[:rank, :rank] @ downhill
         size = np.sqrt(table.units[table.columns[:rank], None])
         if np.abs(size * change).max(initial=0.0) > _DRIFT * np.abs(size * w).max(initial=0.0):
             raise Dependent(self.chosen)
         w = w + change
-        residual = self._target - columns @ w
-        along = free.basis.T @ residual
-        residual -= free.basis @ along
+        residual, along = self._left(columns, w)
         start = free.coefs @ (free.targets + along)
         W = np.zeros((problem.design.shape[1], w.shape[1]))
         W[problem.groups.features(np.flatnonzero(~problem.penalty.penalised))] = start[int(problem.intercept) :]
@@ -177,12 +179,11 @@ class Sweep:
         value = 0.5 * float(np.vdot(residual, residual)) + 0.5 * problem.penalty.ridge * float(np.vdot(w, w))
         return Fit(problem, np.sort(members), W, b, -self._root[:, None] * residual, value)
 
-    def _correction(self, columns: Array, w: Array) -> Array:
-        """One step of iterative refinement: P times the gradient at w."""
-        residual = self._target - columns @ w
-        residual -= self._free.basis @ (self._free.basis.T @ residual)
-        out: Array = self.table.spread[: len(w), : len(w)] @ (columns.T @ residual - self.problem.penalty.ridge * w)
-        return out
+    def _left(self, columns: Array, w: Array) -> tuple[Array, Array]:
+        """What coefficients w of the columns leave of the target, and what of that free directions explain."""
+        residual = self._target - self._root[:, None] * (columns @ w)
+        along = self._free.basis.T @ residual
+        return residual - self._free.basis @ along, along
 
     def _row(self, g: int) -> Array:
         """X_g'D(X - what free directions explain of it), (d, p)."""

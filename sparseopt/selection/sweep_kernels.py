@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.jit import kernel
+from sparseopt.jit import kernel, vectorized_kernel
 
 __all__ = ["Table", "begin", "best_exchange", "enter_group", "factor", "leave_group", "member_losses"]
 
@@ -38,7 +38,7 @@ class Table(NamedTuple):
     offsets: NDArray[np.int64]  # of its block in `blocks`
     scales: NDArray[np.float64]  # diagonal of X'DX + ridge
     units: NDArray[np.float64]  # the same without what free directions explain: the diagonal of S before any member
-    blocks: NDArray[np.float64]  # S
+    blocks: NDArray[np.float64]  # S, of which the lower triangles count
     pulls: NDArray[np.float64]  # c, (K, p)
     swept: NDArray[np.float64]  # A
     coefs: NDArray[np.float64]  # w
@@ -50,13 +50,30 @@ class Table(NamedTuple):
     count: NDArray[np.int64]  # (1,) how many members
     roots: NDArray[np.float64]  # R of every block, with the reciprocal of its diagonal; 0 where a direction is dropped
     sound: NDArray[np.int64]  # 1 where nothing is dropped, per position
+    reach: NDArray[np.float64]  # |R^-1 c|, per position
+    stretch: NDArray[np.float64]  # |R^-1|^2, per position, the sum of its squared entries
 
 
-@kernel
-def _add(y, a, x):
-    """y += a x."""
-    for i in range(len(x)):
-        y[i] += a * x[i]
+@vectorized_kernel
+def _add(y, sign, a, X):
+    """y += sign sum_i a_i X_i, several rows at a time: y is read and written less often."""
+    i, n = 0, len(a)
+    while i + 3 <= n:
+        p, q, r = sign * a[i], sign * a[i + 1], sign * a[i + 2]
+        P, Q, R = X[i], X[i + 1], X[i + 2]
+        for j in range(len(y)):
+            y[j] += p * P[j] + q * Q[j] + r * R[j]
+        i += 3
+    if i + 2 <= n:
+        p, q = sign * a[i], sign * a[i + 1]
+        P, Q = X[i], X[i + 1]
+        for j in range(len(y)):
+            y[j] += p * P[j] + q * Q[j]
+        i += 2
+    if i < n:
+        p, P = sign * a[i], X[i]
+        for j in range(len(y)):
+            y[j] += p * P[j]
 
 
 @kernel
@@ -118,6 +135,15 @@ def factor(table, gains):
                 v[i] = value * M[i, i]
                 total += v[i] * v[i]
         gains[g] = 0.5 * total
+        table.reach[g] = np.sqrt(total)
+        table.stretch[g] = 0.0
+        for j in range(d):  # column j of R^-1
+            for i in range(j, d):
+                v[i] = 1.0 if i == j else 0.0
+                for m in range(j, i):
+                    v[i] -= M[i, m] * v[m]
+                v[i] *= M[i, i]
+                table.stretch[g] += v[i] * v[i]
 
 
 @kernel
@@ -142,8 +168,7 @@ def _member_root(table, m, L):
 def _forward(L, d, B):
     """B <- L^-1 B for d rows."""
     for i in range(d):
-        for m in range(i):
-            _add(B[i], -L[i, m], B[m])
+        _add(B[i], -1.0, L[i, :i], B)
         for k in range(B.shape[1]):
             B[i, k] *= L[i, i]
 
@@ -176,10 +201,11 @@ def enter_group(table, g, row):
     lo, d, rank = starts[g], starts[g + 1] - starts[g], table.firsts[count]
     n_outputs = table.pulls.shape[0]
     A, P, w = table.swept, table.spread, table.coefs
-    R = row.copy()  # X_g'D(X - X_S A), then L^-1 of it
-    for a in range(rank):
-        for i in range(d):
-            _add(R[i], -row[i, table.columns[a]], A[a])
+    chosen = np.empty((d, rank))
+    for i in range(d):
+        for a in range(rank):
+            chosen[i, a] = row[i, table.columns[a]]
+    R = row - chosen @ A[:rank]  # X_g'D(X - X_S A), then L^-1 of it
     L = np.empty((d, d))
     for i in range(d):
         for j in range(d):
@@ -212,23 +238,18 @@ def enter_group(table, g, row):
         for i in range(d):
             e[i, k] = table.pulls[k, lo + i]
     _forward(L, d, e)
+    across = cross.T.copy()
     for a in range(rank):
-        for i in range(d):
-            _add(A[a], -cross[a, i], R[i])
-        for k in range(n_outputs):
-            for i in range(d):
-                w[a, k] -= cross[a, i] * e[i, k]
-        for b in range(rank):
-            for i in range(d):
-                P[a, b] += cross[a, i] * cross[b, i]
+        _add(A[a], -1.0, cross[a], R)
+        _add(w[a], -1.0, cross[a], e)
+        _add(P[a, :rank], 1.0, cross[a], across)
     for j in range(d):
         at = rank + j
         table.columns[at] = lo + j
         A[at] = 0.0
         w[at] = 0.0
-        for i in range(j, d):
-            _add(A[at], back[i, j], R[i])
-            _add(w[at], back[i, j], e[i])
+        _add(A[at], 1.0, back[:, j], R)
+        _add(w[at], 1.0, back[:, j], e)
         for b in range(d):
             P[at, rank + b] = 0.0
             for i in range(max(j, b), d):
@@ -267,15 +288,13 @@ def leave_group(table, m):
             A[to] = A[a]
             w[to] = w[a]
             table.columns[to] = table.columns[a]
-        for i in range(d):
-            _add(A[to], -cross[i, a], E[i])
-            _add(w[to], -cross[i, a], e[i])
-        for b in range(rank):
-            if not first <= b < end:
-                value = P[a, b]
-                for i in range(d):
-                    value -= cross[i, a] * cross[i, b]
-                P[to, b if b < first else b - d] = value
+        _add(A[to], -1.0, cross[:, a], E)
+        _add(w[to], -1.0, cross[:, a], e)
+        _add(P[a, :rank], -1.0, cross[:, a], cross)
+        for b in range(first):
+            P[to, b] = P[a, b]
+        for b in range(end, rank):
+            P[to, b - d] = P[a, b]
     _shift(table, E, e, 1.0)
     table.inside[table.members[m]] = 0
     for q in range(m, count - 1):
@@ -287,19 +306,18 @@ def leave_group(table, m):
 
 @kernel
 def _shift(table, E, e, sign):
-    """c += sign E'e, and S_g += sign E_g'E_g for every group."""
+    """c += sign E'e, and S_g += sign E_g'E_g for every group, in its lower triangle."""
     starts, blocks = table.starts, table.blocks
     for k in range(e.shape[1]):
-        for r in range(E.shape[0]):
-            _add(table.pulls[k], sign * e[r, k], E[r])
+        _add(table.pulls[k], sign, e[:, k], E)
     for g in range(len(starts) - 1):
-        lo, d = starts[g], starts[g + 1] - starts[g]
-        for r in range(E.shape[0]):
-            for i in range(d):
-                a = sign * E[r, lo + i]
-                at = table.offsets[g] + i * d
-                for j in range(d):
-                    blocks[at + j] += a * E[r, lo + j]
+        lo, d, at = starts[g], starts[g + 1] - starts[g], table.offsets[g]
+        for i in range(d):
+            for j in range(i + 1):
+                total = 0.0
+                for r in range(E.shape[0]):
+                    total += E[r, lo + i] * E[r, lo + j]
+                blocks[at + i * d + j] += sign * total
 
 
 @kernel
@@ -335,8 +353,8 @@ def best_exchange(table, least):
                 q[j] -= L[i, j] * q[i]
         for k in range(n_outputs):
             v[k] = 0.0
-            for i in range(d):
-                _add(v[k], q[i, k], table.swept[first + i])
+            _add(v[k], 1.0, q[:, k], table.swept[first:end])
+        needed = np.sqrt(2.0 * (losses[m] + least))
         for g in range(G):
             if table.inside[g]:
                 continue
@@ -344,6 +362,14 @@ def best_exchange(table, least):
                 bounds[m, g] = np.inf
             else:
                 lo, width, start = starts[g], starts[g + 1] - starts[g], table.offsets[g]
+                missing = needed - table.reach[g]
+                if missing > 0.0:
+                    total = 0.0
+                    for k in range(n_outputs):
+                        for i in range(lo, lo + width):
+                            total += v[k, i] * v[k, i]
+                    if total * table.stretch[g] <= missing * missing:
+                        continue  # |a| <= |R^-1 c| + |R^-1| |v| is too short
                 total = 0.0
                 for k in range(n_outputs):
                     aa, ab, bb = 0.0, 0.0, sizes[k]
