@@ -8,7 +8,7 @@ to look for. The better of both is kept, and a size that is worse than the one b
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from sparseopt.selection.sweep import Dependent, Sweep
 from sparseopt.solution import Status
 
 __all__ = ["splicing_path"]
+
+Choice: TypeAlias = frozenset[int]
 
 
 def splicing_path(
@@ -48,8 +50,8 @@ class _Walk:
     def __init__(self, problem: Problem, sweep: Sweep, least: float, exchange: int, max_steps: int) -> None:
         self.problem, self.sweep, self.least = problem, sweep, least
         self.limits = exchange, max_steps
-        self.ended: set[tuple[int, bytes | None]] = set()
-        self.weaker: dict[bytes, bytes] = {}  # the choice without its weakest member
+        self.ended: set[tuple[int, Choice | None]] = set()
+        self.weaker: dict[Choice, Choice] = {}  # the choice without its weakest member
 
     def along(
         self, sizes: list[int], both_ways: bool, progress: Any
@@ -63,11 +65,11 @@ class _Walk:
             return fits, ends
         for at in range(len(fits) - 2, -1, -1):
             k, above = sizes[at], fits[at + 1].chosen
-            if len(above) == k + 1 and (k, self.weaker.get(above.tobytes())) in self.ended:
+            if len(above) == k + 1 and (k, self.weaker.get(frozenset(above.tolist()))) in self.ended:
                 continue
             self.sweep.move(above)
             drop(self.sweep, max(len(above) - k, 0))
-            if (k, self.choice) in self.ended:
+            if (k, frozenset(self.sweep.members)) in self.ended:
                 continue
             end = self.search(k)
             if self.sweep.value < fits[at].value + self.least:  # close by, the fits decide
@@ -85,17 +87,8 @@ class _Walk:
         """Exchanges among k groups, from where the sweep is: status, steps and seconds."""
         began = time.perf_counter()
         self.sweep, steps, done = improved(self.sweep, k, self.least, *self.limits)
-        if done:
-            self.ended.add((k, self.choice))
-            self.weaker[self.choice] = self.without_weakest()
+        if done and self.sweep.members:
+            choice = frozenset(self.sweep.members)
+            self.ended.add((k, choice))  # of fewer than k groups, if more do not help
+            self.weaker[choice] = choice - {self.sweep.members[int(np.argmin(self.sweep.losses()))]}
         return Status.LOCAL if done else Status.MAX_EPOCHS, steps, time.perf_counter() - began
-
-    @property
-    def choice(self) -> bytes:
-        """The members; they may be fewer than the size if more do not help."""
-        return self.sweep.chosen.tobytes()
-
-    def without_weakest(self) -> bytes:
-        """The choice that `drop` would leave."""
-        chosen, members = self.sweep.chosen, self.sweep.members
-        return chosen[chosen != members[int(np.argmin(self.sweep.losses()))]].tobytes() if members else b""

@@ -64,7 +64,9 @@ class Sweep:
         p, n_outputs = int(sizes.sum()), loss.n_outputs
         rank = int(np.sort(sizes)[::-1][:room].sum())
         ends = np.cumsum(sizes**2)
-        self._design = take_columns(problem.design, groups.features(pool))
+        self._features = groups.features(pool)
+        self._always = groups.features(np.flatnonzero(~problem.penalty.penalised))
+        self._design = take_columns(problem.design, self._features)
         self._known = self._dots(self._free.basis)  # of the free directions, which no group reaches
         grams = block_grams(problem.design, groups, pool, loss.s)
         scales = np.concatenate([H.diagonal() for H in grams] or [np.zeros(0)]) + problem.penalty.ridge
@@ -90,6 +92,7 @@ class Sweep:
         )
         begin(table, self._known, problem.penalty.ridge)
         self.table = table
+        self.members: list[int] = []
         self.value = 0.5 * float(np.vdot(self._target, self._target))
         self._position = np.full(len(groups), -1)
         self._position[pool] = np.arange(len(pool))
@@ -97,20 +100,15 @@ class Sweep:
         self._gains: Array | None = None
 
     @property
-    def members(self) -> list[int]:
-        """The groups that have entered, in the order in which `losses` has them."""
-        found: list[int] = self.pool[self.table.members[: self.table.count[0]]].tolist()
-        return found
-
-    @property
     def chosen(self) -> NDArray[np.int64]:
         """The groups that have entered, sorted."""
-        return np.sort(self.pool[self.table.members[: self.table.count[0]]])
+        return np.array(sorted(self.members), dtype=np.int64)
 
     def copy(self) -> Sweep:
         """An independent twin, but for the Gram rows that both know."""
         twin = object.__new__(Sweep)
         twin.__dict__.update(self.__dict__, table=Table(*(part.copy() for part in self.table)))
+        twin.members = list(self.members)
         return twin
 
     def gains(self) -> Array:
@@ -136,31 +134,30 @@ class Sweep:
         fall = enter_group(self.table, self._position[g], self._row(g))
         if fall < 0.0:
             raise Dependent(g)
+        self.members.append(g)
         self.value -= fall
         self._gains = None
 
     def leave(self, g: int) -> None:
         """Let group g, a member, leave again."""
         self.value += leave_group(self.table, self.members.index(g))
+        self.members.remove(g)
         self._gains = None
 
     def move(self, chosen: ArrayLike) -> None:
         """Let groups leave and enter until `chosen` are the members."""
         wanted = [int(g) for g in np.asarray(chosen, np.int64)]
-        members = self.members
-        for g in members:
-            if g not in wanted:
-                self.leave(g)
+        for g in [g for g in self.members if g not in wanted]:
+            self.leave(g)
         for g in wanted:
-            if g not in members:
+            if g not in self.members:
                 self.enter(g)
 
     def fit(self) -> Fit:
         """The fit on the members; `Dependent` if rounding has reached the coefficients."""
         problem, table, free = self.problem, self.table, self._free
         rank = int(table.firsts[table.count[0]])
-        members = np.array(self.members, np.int64)
-        features = problem.groups.features(members)
+        features = self._features[table.columns[:rank]]
         columns = dense_columns(problem.design, features)
         w = table.coefs[:rank]
         residual, _ = self._left(columns, w)
@@ -173,11 +170,11 @@ class Sweep:
         residual, along = self._left(columns, w)
         start = free.coefs @ (free.targets + along)
         W = np.zeros((problem.design.shape[1], w.shape[1]))
-        W[problem.groups.features(np.flatnonzero(~problem.penalty.penalised))] = start[int(problem.intercept) :]
+        W[self._always] = start[int(problem.intercept) :]
         W[features] = w
         b = start[0] if problem.intercept else np.zeros(w.shape[1])
         value = 0.5 * float(np.vdot(residual, residual)) + 0.5 * problem.penalty.ridge * float(np.vdot(w, w))
-        return Fit(problem, np.sort(members), W, b, -self._root[:, None] * residual, value)
+        return Fit(problem, self.chosen, W, b, -self._root[:, None] * residual, value)
 
     def _left(self, columns: Array, w: Array) -> tuple[Array, Array]:
         """What coefficients w of the columns leave of the target, and what of that free directions explain."""
@@ -188,11 +185,11 @@ class Sweep:
     def _row(self, g: int) -> Array:
         """X_g'D(X - what free directions explain of it), (d, p)."""
         if g not in self._rows:
-            columns = self._root[:, None] * dense_columns(self.problem.design, self.problem.groups[g])
-            lo = self.table.starts[self._position[g]]
-            columns -= self._free.basis @ self._known[:, lo : lo + columns.shape[1]]
-            row = self._dots(columns)
-            if sum(map(np.size, self._rows.values())) + row.size > _ROWS:
+            at = self._position[g]
+            own = slice(self.table.starts[at], self.table.starts[at + 1])
+            columns = self._root[:, None] * dense_columns(self.problem.design, self._features[own])
+            row = self._dots(columns - self._free.basis @ self._known[:, own])
+            if (len(self._rows) + 1) * row.size > _ROWS:
                 self._rows.clear()
             self._rows[g] = row
         return self._rows[g]
