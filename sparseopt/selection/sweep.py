@@ -17,16 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from sparseopt.designs import block_grams, dense_columns, take_columns
 from sparseopt.problem import Problem
 from sparseopt.selection.basis import Basis
+from sparseopt.selection.exchange_kernels import best_exchange, factor, member_losses
 from sparseopt.selection.fit import Fit
-from sparseopt.selection.sweep_kernels import (
-    Table,
-    begin,
-    best_exchange,
-    enter_group,
-    factor,
-    leave_group,
-    member_losses,
-)
+from sparseopt.selection.sweep_kernels import Table, begin, enter_group, leave_group
 
 __all__ = ["Dependent", "Sweep"]
 
@@ -97,7 +90,8 @@ class Sweep:
         self._position = np.full(len(groups), -1)
         self._position[pool] = np.arange(len(pool))
         self._rows: dict[int, Array] = {}
-        self._gains: Array | None = None
+        self._gains: Array | None = None  # None: since the last change nobody has asked
+        self._losses: Array | None = None
 
     @property
     def chosen(self) -> NDArray[np.int64]:
@@ -120,13 +114,14 @@ class Sweep:
 
     def losses(self) -> Array:
         """By how much the objective would rise without each member, in the order of `members`."""
-        out: Array = member_losses(self.table)
-        return out
+        if self._losses is None:
+            self._losses = np.asarray(member_losses(self.table))
+        return self._losses.copy()
 
     def best_exchange(self, least: float) -> tuple[int, int] | None:
         """The groups (i, j) such that i leaves, j enters and the objective falls most; None if not by `least`."""
         self.gains()
-        _, out, into, _ = best_exchange(self.table, least)
+        _, out, into, _, self._losses = best_exchange(self.table, least)
         return None if out < 0 else (self.members[out], int(self.pool[into]))
 
     def enter(self, g: int) -> None:
@@ -136,13 +131,13 @@ class Sweep:
             raise Dependent(g)
         self.members.append(g)
         self.value -= fall
-        self._gains = None
+        self._gains = self._losses = None
 
     def leave(self, g: int) -> None:
         """Let group g, a member, leave again."""
         self.value += leave_group(self.table, self.members.index(g))
         self.members.remove(g)
-        self._gains = None
+        self._gains = self._losses = None
 
     def move(self, chosen: ArrayLike) -> None:
         """Let groups leave and enter until `chosen` are the members."""

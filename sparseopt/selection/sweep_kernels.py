@@ -1,19 +1,12 @@
-"""Kernels of `Sweep`: a group enters or leaves a swept Gram matrix, and the best exchange of two groups.
+"""Kernels of `Sweep`: a group enters or leaves a swept Gram matrix.
 
 With S the chosen features, kept are, for all features of the pool,
 
     P = (X_S'DX_S + ridge)^-1,    A = P X_S'DX,    w = P X_S'Dy
     c = X'D(y - X_S w),           S_j = X_j'DX_j + ridge - X_j'DX_S A_j
 
-A change of one group of d features is a change of rank d in each, |S| x p x d multiplications. Exchanges need no more:
-with L L' = P_ii, E = L^-1 A_i and e = L^-1 w_i are what i brings to every other group, see `sparseopt.selection.span`.
-
-Most exchanges are ruled out by a bound. As E_j'E_j >= v v' / |e|^2 for v = E_j'e, in the order of matrices,
-
-    (c_j + v)' (S_j + E_j'E_j)^-1 (c_j + v)  <=  |a|^2 - (a'b)^2 / (|e|^2 + |b|^2),   a = R^-1 (c_j + v),  b = R^-1 v
-
-with R R' = S_j, which is the same for all i: equality for groups of one feature, and close to it where one direction of
-group i does most of the work. Several outputs add up, each with its own e. What the bound leaves is evaluated exactly.
+A change of one group of d features is a change of rank d in each, |S| x p x d multiplications.
+`sparseopt.selection.exchange_kernels` says what they are for.
 """
 
 from __future__ import annotations
@@ -25,7 +18,7 @@ from numpy.typing import NDArray
 
 from sparseopt.jit import kernel, vectorized_kernel
 
-__all__ = ["Table", "begin", "best_exchange", "enter_group", "factor", "leave_group", "member_losses"]
+__all__ = ["Table", "add_rows", "begin", "cholesky", "enter_group", "forward", "leave_group", "member_root"]
 
 _KEPT = 1e-12  # what is left of a column whose square norm lost twelve digits is rounding
 _INFLATED = 1e7  # the largest factor by which other members may inflate the variance of a coefficient
@@ -55,7 +48,7 @@ class Table(NamedTuple):
 
 
 @vectorized_kernel
-def _add(y, sign, a, X):
+def add_rows(y, sign, a, X):
     """y += sign sum_i a_i X_i, several rows at a time: y is read and written less often."""
     i, n = 0, len(a)
     while i + 3 <= n:
@@ -77,7 +70,7 @@ def _add(y, sign, a, X):
 
 
 @kernel
-def _cholesky(M, d, scales, lo):
+def cholesky(M, d, scales, lo):
     """The factor in place, reciprocals on its diagonal, 0 for dependent directions; whether there are none."""
     full = True
     for j in range(d):
@@ -109,45 +102,7 @@ def begin(table, free, ridge):
 
 
 @kernel
-def factor(table, gains):
-    """`roots` and `sound` of all groups outside, and what each would bring; -inf for members."""
-    starts, blocks, roots = table.starts, table.blocks, table.roots
-    n_outputs = table.pulls.shape[0]
-    widest = 0
-    for g in range(len(starts) - 1):
-        widest = max(widest, starts[g + 1] - starts[g])
-    v = np.empty(widest)
-    for g in range(len(starts) - 1):
-        gains[g] = -np.inf
-        if table.inside[g]:
-            continue
-        lo, d, at = starts[g], starts[g + 1] - starts[g], table.offsets[g]
-        M = roots[at : at + d * d].reshape(d, d)
-        for i in range(d * d):
-            roots[at + i] = blocks[at + i]
-        table.sound[g] = _cholesky(M, d, table.scales, lo)
-        total = 0.0
-        for k in range(n_outputs):
-            for i in range(d):
-                value = table.pulls[k, lo + i]
-                for m in range(i):
-                    value -= M[i, m] * v[m]
-                v[i] = value * M[i, i]
-                total += v[i] * v[i]
-        gains[g] = 0.5 * total
-        table.reach[g] = np.sqrt(total)
-        table.stretch[g] = 0.0
-        for j in range(d):  # column j of R^-1
-            for i in range(j, d):
-                v[i] = 1.0 if i == j else 0.0
-                for m in range(j, i):
-                    v[i] -= M[i, m] * v[m]
-                v[i] *= M[i, i]
-                table.stretch[g] += v[i] * v[i]
-
-
-@kernel
-def _member_root(table, m, L):
+def member_root(table, m, L):
     """L with L L' = P_ii for member m, reciprocals on its diagonal. Returns its size."""
     first, d = table.firsts[m], table.firsts[m + 1] - table.firsts[m]
     for i in range(d):
@@ -165,29 +120,12 @@ def _member_root(table, m, L):
 
 
 @kernel
-def _forward(L, d, B):
+def forward(L, d, B):
     """B <- L^-1 B for d rows."""
     for i in range(d):
-        _add(B[i], -1.0, L[i, :i], B)
+        add_rows(B[i], -1.0, L[i, :i], B)
         for k in range(B.shape[1]):
             B[i, k] *= L[i, i]
-
-
-@kernel
-def member_losses(table):
-    """By how much the objective would rise without each member."""
-    count = table.count[0]
-    out = np.zeros(count)
-    widest = 0
-    for m in range(count):
-        widest = max(widest, table.firsts[m + 1] - table.firsts[m])
-    L = np.empty((widest, widest))
-    for m in range(count):
-        d = _member_root(table, m, L)
-        e = table.coefs[table.firsts[m] : table.firsts[m + 1]].copy()
-        _forward(L, d, e)
-        out[m] = 0.5 * (e * e).sum()
-    return out
 
 
 @kernel
@@ -210,13 +148,13 @@ def enter_group(table, g, row):
     for i in range(d):
         for j in range(d):
             L[i, j] = table.blocks[table.offsets[g] + i * d + j]
-    if not _cholesky(L, d, table.scales, lo):
+    if not cholesky(L, d, table.scales, lo):
         return -1.0
-    _forward(L, d, R)
+    forward(L, d, R)
     back = np.zeros((d, d))  # L^-1
     for i in range(d):
         back[i, i] = 1.0
-    _forward(L, d, back)
+    forward(L, d, back)
     cross = np.zeros((rank, d))  # A_Sg L'^-1
     for a in range(rank):
         for i in range(d):
@@ -237,19 +175,19 @@ def enter_group(table, g, row):
     for k in range(n_outputs):
         for i in range(d):
             e[i, k] = table.pulls[k, lo + i]
-    _forward(L, d, e)
+    forward(L, d, e)
     across = cross.T.copy()
     for a in range(rank):
-        _add(A[a], -1.0, cross[a], R)
-        _add(w[a], -1.0, cross[a], e)
-        _add(P[a, :rank], 1.0, cross[a], across)
+        add_rows(A[a], -1.0, cross[a], R)
+        add_rows(w[a], -1.0, cross[a], e)
+        add_rows(P[a, :rank], 1.0, cross[a], across)
     for j in range(d):
         at = rank + j
         table.columns[at] = lo + j
         A[at] = 0.0
         w[at] = 0.0
-        _add(A[at], 1.0, back[:, j], R)
-        _add(w[at], 1.0, back[:, j], e)
+        add_rows(A[at], 1.0, back[:, j], R)
+        add_rows(w[at], 1.0, back[:, j], e)
         for b in range(d):
             P[at, rank + b] = 0.0
             for i in range(max(j, b), d):
@@ -275,11 +213,11 @@ def leave_group(table, m):
     d = end - first
     A, P, w = table.swept, table.spread, table.coefs
     L = np.empty((d, d))
-    _member_root(table, m, L)
+    member_root(table, m, L)
     E, e, cross = A[first:end].copy(), w[first:end].copy(), P[first:end, :rank].copy()
-    _forward(L, d, E)
-    _forward(L, d, e)
-    _forward(L, d, cross)
+    forward(L, d, E)
+    forward(L, d, e)
+    forward(L, d, cross)
     for a in range(rank):
         if first <= a < end:
             continue
@@ -288,9 +226,9 @@ def leave_group(table, m):
             A[to] = A[a]
             w[to] = w[a]
             table.columns[to] = table.columns[a]
-        _add(A[to], -1.0, cross[:, a], E)
-        _add(w[to], -1.0, cross[:, a], e)
-        _add(P[a, :rank], -1.0, cross[:, a], cross)
+        add_rows(A[to], -1.0, cross[:, a], E)
+        add_rows(w[to], -1.0, cross[:, a], e)
+        add_rows(P[a, :rank], -1.0, cross[:, a], cross)
         for b in range(first):
             P[to, b] = P[a, b]
         for b in range(end, rank):
@@ -309,7 +247,7 @@ def _shift(table, E, e, sign):
     """c += sign E'e, and S_g += sign E_g'E_g for every group, in its lower triangle."""
     starts, blocks = table.starts, table.blocks
     for k in range(e.shape[1]):
-        _add(table.pulls[k], sign, e[:, k], E)
+        add_rows(table.pulls[k], sign, e[:, k], E)
     for g in range(len(starts) - 1):
         lo, d, at = starts[g], starts[g + 1] - starts[g], table.offsets[g]
         for i in range(d):
@@ -318,118 +256,3 @@ def _shift(table, E, e, sign):
                 for r in range(E.shape[0]):
                     total += E[r, lo + i] * E[r, lo + j]
                 blocks[at + i * d + j] += sign * total
-
-
-@kernel
-def best_exchange(table, least):
-    """The best exchange that lowers the objective by more than `least`, asked after `factor`.
-
-    By how much it does, the member that leaves (-1 if there is none), the position that enters, and how many exchanges
-    were evaluated exactly.
-    """
-    starts, count = table.starts, table.count[0]
-    G, (n_outputs, p) = len(starts) - 1, table.pulls.shape
-    widest = 0
-    for g in range(G):
-        widest = max(widest, starts[g + 1] - starts[g])
-    L, a, b = np.empty((widest, widest)), np.empty(widest), np.empty(widest)
-    bounds = np.full((count, G), -np.inf)
-    losses = np.empty(count)
-    v = np.empty((n_outputs, p))
-    top, at, to = -np.inf, -1, -1
-    for m in range(count):
-        first, end = table.firsts[m], table.firsts[m + 1]
-        d = _member_root(table, m, L)
-        q = table.coefs[first:end].copy()
-        _forward(L, d, q)
-        sizes = np.zeros(n_outputs)  # |e|^2
-        for k in range(n_outputs):
-            for i in range(d):
-                sizes[k] += q[i, k] * q[i, k]
-        losses[m] = 0.5 * sizes.sum()
-        for i in range(d - 1, -1, -1):  # P_ii^-1 w_i
-            q[i] *= L[i, i]
-            for j in range(i):
-                q[j] -= L[i, j] * q[i]
-        for k in range(n_outputs):
-            v[k] = 0.0
-            _add(v[k], 1.0, q[:, k], table.swept[first:end])
-        needed = np.sqrt(2.0 * (losses[m] + least))
-        for g in range(G):
-            if table.inside[g]:
-                continue
-            if not table.sound[g]:
-                bounds[m, g] = np.inf
-            else:
-                lo, width, start = starts[g], starts[g + 1] - starts[g], table.offsets[g]
-                missing = needed - table.reach[g]
-                if missing > 0.0:
-                    total = 0.0
-                    for k in range(n_outputs):
-                        for i in range(lo, lo + width):
-                            total += v[k, i] * v[k, i]
-                    if total * table.stretch[g] <= missing * missing:
-                        continue  # |a| <= |R^-1 c| + |R^-1| |v| is too short
-                total = 0.0
-                for k in range(n_outputs):
-                    aa, ab, bb = 0.0, 0.0, sizes[k]
-                    for i in range(width):
-                        y = v[k, lo + i]
-                        x = table.pulls[k, lo + i] + y
-                        for j in range(i):
-                            value = table.roots[start + i * width + j]
-                            x -= value * a[j]
-                            y -= value * b[j]
-                        value = table.roots[start + i * width + i]
-                        x *= value
-                        y *= value
-                        a[i], b[i] = x, y
-                        aa += x * x
-                        ab += x * y
-                        bb += y * y
-                    total += aa - ab * ab / bb if bb > 0.0 else aa
-                bounds[m, g] = 0.5 * total - losses[m]
-            if bounds[m, g] > top:
-                top, at, to = bounds[m, g], m, g
-    best, out, into, tried = least, -1, -1, 0
-    if at < 0 or not top > least:
-        return best, out, into, tried
-    value = _exchange(table, at, to) - losses[at]
-    tried += 1
-    if value > best:
-        best, out, into = value, at, to
-    for m in range(count):
-        for g in range(G):
-            if bounds[m, g] > best and not (m == at and g == to):
-                value = _exchange(table, m, g) - losses[m]
-                tried += 1
-                if value > best:
-                    best, out, into = value, m, g
-    return best, out, into, tried
-
-
-@kernel
-def _exchange(table, m, g):
-    """What the group at position g brings after member m has left."""
-    first, end = table.firsts[m], table.firsts[m + 1]
-    lo, width, at = table.starts[g], table.starts[g + 1] - table.starts[g], table.offsets[g]
-    n_outputs, d = table.pulls.shape[0], end - first
-    L = np.empty((d, d))
-    _member_root(table, m, L)
-    E, e = table.swept[first:end, lo : lo + width].copy(), table.coefs[first:end].copy()
-    _forward(L, d, E)
-    _forward(L, d, e)
-    M = table.blocks[at : at + width * width].copy().reshape(width, width)
-    for r in range(d):
-        for i in range(width):
-            for j in range(i + 1):
-                M[i, j] += E[r, i] * E[r, j]
-    _cholesky(M, width, table.scales, lo)
-    x = np.empty((width, n_outputs))
-    for k in range(n_outputs):
-        for i in range(width):
-            x[i, k] = table.pulls[k, lo + i]
-            for r in range(d):
-                x[i, k] += E[r, i] * e[r, k]
-    _forward(M, width, x)
-    return 0.5 * (x * x).sum()
