@@ -65,7 +65,7 @@ def factor(table, gains):
 @kernel
 def member_losses(table):
     """By how much the objective would rise without each member."""
-    count = table.count[0]
+    count = table.n_members[0]
     out = np.zeros(count)
     widest = 0
     for m in range(count):
@@ -86,7 +86,7 @@ def best_exchange(table, least):
     By how much it does, the member that leaves (-1 if there is none), the position that enters, how many exchanges were
     evaluated exactly, and what the members are worth.
     """
-    starts, count = table.starts, table.count[0]
+    starts, count = table.starts, table.n_members[0]
     G, (n_outputs, p) = len(starts) - 1, table.pulls.shape
     widest = 0
     for g in range(G):

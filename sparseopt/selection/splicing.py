@@ -1,7 +1,8 @@
 """Splicing: exchange groups of the choice for better ones until no exchange helps.
 
 Start from greedy growth by gains (the best group each time, once all members have adapted), or from a choice given.
-With the exact gain of every exchange (i leaves, j enters) from `Span`, take the best one while it lowers the objective.
+With the exact gain of every exchange (i leaves, j enters), take the best one while it lowers the objective. A `Sweep`
+knows it for least squares; a `Span` where columns depend on each other, and for the quadratics that touch other losses.
 When none does, replace the 2, 3, ..., `exchange` weakest members by others together, and go on from there if that leads
 to something better.
 Of losses other than squares the quadratic that touches the loss proposes, and a refit decides.

@@ -77,7 +77,7 @@ class Sweep:
             members=np.zeros(room, np.int64),
             firsts=np.zeros(room + 1, np.int64),
             inside=np.zeros(len(pool), np.int64),
-            count=np.zeros(1, np.int64),
+            n_members=np.zeros(1, np.int64),
             roots=np.empty(int(ends[-1]) if len(pool) else 0),
             sound=np.zeros(len(pool), np.int64),
             reach=np.empty(len(pool)),
@@ -101,7 +101,8 @@ class Sweep:
     def copy(self) -> Sweep:
         """An independent twin, but for the Gram rows that both know."""
         twin = object.__new__(Sweep)
-        twin.__dict__.update(self.__dict__, table=Table(*(part.copy() for part in self.table)))
+        parts = {name: part.copy() for name, part in self.table._asdict().items()}
+        twin.__dict__.update(self.__dict__, table=Table(**parts))
         twin.members = list(self.members)
         return twin
 
@@ -151,7 +152,7 @@ class Sweep:
     def fit(self) -> Fit:
         """The fit on the members; `Dependent` if rounding has reached the coefficients."""
         problem, table, free = self.problem, self.table, self._free
-        rank = int(table.firsts[table.count[0]])
+        rank = int(table.firsts[table.n_members[0]])
         features = self._features[table.columns[:rank]]
         columns = dense_columns(problem.design, features)
         w = table.coefs[:rank]

@@ -40,7 +40,7 @@ class Table(NamedTuple):
     members: NDArray[np.int64]  # positions
     firsts: NDArray[np.int64]  # the first row of each member, and the number of rows
     inside: NDArray[np.int64]  # 1 for members, per position
-    count: NDArray[np.int64]  # (1,) how many members
+    n_members: NDArray[np.int64]  # (1,) how many members
     roots: NDArray[np.float64]  # R of every block, with the reciprocal of its diagonal; 0 where a direction is dropped
     sound: NDArray[np.int64]  # 1 where nothing is dropped, per position
     reach: NDArray[np.float64]  # |R^-1 c|, per position
@@ -135,7 +135,7 @@ def enter_group(table, g, row):
     It depends where a coefficient, of the group or of a member, would have its variance inflated by more than 1e7:
     then nothing has changed.
     """
-    starts, count = table.starts, table.count[0]
+    starts, count = table.starts, table.n_members[0]
     lo, d, rank = starts[g], starts[g + 1] - starts[g], table.firsts[count]
     n_outputs = table.pulls.shape[0]
     A, P, w = table.swept, table.spread, table.coefs
@@ -201,14 +201,14 @@ def enter_group(table, g, row):
     table.members[count] = g
     table.firsts[count + 1] = rank + d
     table.inside[g] = 1
-    table.count[0] = count + 1
+    table.n_members[0] = count + 1
     return 0.5 * (e * e).sum()
 
 
 @kernel
 def leave_group(table, m):
     """Let member m leave; by how much the objective rises."""
-    count = table.count[0]
+    count = table.n_members[0]
     first, end, rank = table.firsts[m], table.firsts[m + 1], table.firsts[count]
     d = end - first
     A, P, w = table.swept, table.spread, table.coefs
@@ -238,7 +238,7 @@ def leave_group(table, m):
     for q in range(m, count - 1):
         table.members[q] = table.members[q + 1]
         table.firsts[q + 1] = table.firsts[q + 2] - d
-    table.count[0] = count - 1
+    table.n_members[0] = count - 1
     return 0.5 * (e * e).sum()
 
 
