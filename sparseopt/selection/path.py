@@ -10,6 +10,7 @@ next one does.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,15 @@ class SubsetPath(Path):
     def n_active(self) -> NDArray[np.int64]:
         """Number of groups chosen for every k, (m,); always-in groups are not counted."""
         return np.count_nonzero(self.group_norms[:, self.problem.penalty.penalised], axis=1)
+
+    @cached_property
+    def deviance(self) -> Array:
+        """As `Path.deviance`; without a ridge the objective says it."""
+        if self.problem.penalty.ridge:
+            return super().deviance
+        s = self.problem.loss.s
+        out: Array = 2.0 * np.count_nonzero(s) / float(s.sum()) * self.objective
+        return out
 
     def criterion(self, name: str = "bonferroni", gamma: float = 1.0) -> Array:
         """As `Path.criterion`, and two that are made for choices: smaller is better.
@@ -114,17 +124,20 @@ class SubsetPath(Path):
 
         problem, (counted, sizes) = self.problem, (self.problem.penalty.penalised, self.problem.groups.sizes)
         free = float(problem.n_outputs * (int(problem.intercept) + sizes[~counted].sum()))
+        j = np.arange(1, int(self.n_active.max(initial=0)) + 1)
+        level = _LEVEL / (np.count_nonzero(counted) - j + 1)
+
+        @cache
+        def prices(d: float, n: float) -> Array:
+            left = n - free - j * d
+            m = np.where(left > 0.0, left, 1.0)
+            each = np.where(left > 0.0, n * np.log1p(d / m * fdtri(d, m, 1.0 - level)), np.inf)
+            return np.concatenate([[0.0], np.cumsum(each)])
+
         out = np.zeros(len(self))
         for at, (k, n) in enumerate(zip(self.n_active.tolist(), self._effective_samples().tolist(), strict=True)):
-            j = np.arange(1, k + 1)
-            features = self.rows[at][0]
-            d = problem.n_outputs * np.count_nonzero(counted[problem.groups.group_of[features]]) / max(k, 1)
-            left = n - free - j * d
-            if k and left[-1] <= 0.0:
-                out[at] = np.inf
-            elif k:
-                level = _LEVEL / (np.count_nonzero(counted) - j + 1)
-                out[at] = n * np.log1p(d / left * fdtri(d, left, 1.0 - level)).sum()
+            used = np.count_nonzero(counted[problem.groups.group_of[self.rows[at][0]]])
+            out[at] = prices(problem.n_outputs * float(used) / k, n)[k] if k else 0.0
         return out
 
     def _effective_samples(self) -> Array:
