@@ -178,6 +178,7 @@ SELECTORS: dict[str, Selector] = {
     "splicing": Selector("sparseopt", ("given",), _sparseopt("splicing")),
     "splicing-bic": Selector("sparseopt", _CHOOSE, _sparseopt("splicing", "bic")),
     "splicing-ebic": Selector("sparseopt", _CHOOSE, _sparseopt("splicing", "ebic")),
+    "splicing-bonferroni": Selector("sparseopt", _CHOOSE, _sparseopt("splicing", "bonferroni")),
     "splicing-gap": Selector("sparseopt", _CHOOSE, _sparseopt("splicing", "gap")),
     "omp": Selector("sparseopt", ("given",), _sparseopt("omp")),
     "omp-gain": Selector("sparseopt", ("given",), _sparseopt("omp", by="gain")),

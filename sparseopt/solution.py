@@ -278,7 +278,8 @@ class Path(Sequence[Solution]):
         the group lasso with orthogonal groups (Yuan, Lin 2006; Vaiter et al. 2012), an approximation otherwise.
         """
         problem = self._at_hand()
-        return np.array([self._degrees_of_freedom(k, problem.at(float(self.lams[k]))) for k in range(len(self))])
+        known = self._settled(problem)
+        return np.array([self._degrees_of_freedom(k, problem, known) for k in range(len(self))])
 
     def criterion(self, name: str = "bic", gamma: float = 1.0) -> Array:
         """AIC, BIC or EBIC of every solution, (m,): smaller is better.
@@ -331,22 +332,43 @@ class Path(Sequence[Solution]):
         design = nearby(self.problem.design, features)
         return self.problem if design is self.problem.design else replace(self.problem, design=design)
 
-    def _degrees_of_freedom(self, k: int, problem: Problem) -> float:
-        penalty, groups = problem.penalty, problem.groups
-        W = problem.matrix(self._coefficients(k))
-        norms = groups.norms(W)
-        active = np.flatnonzero(norms)
-        c = problem.loss.curvature(self._predictor(k, problem))
+    def _settled(self, problem: Problem) -> Array:
+        """tr[(H_g + ridge I)^-1 H_g] where that is the same in all solutions that have the whole group, else nan."""
+        penalty, groups, loss = problem.penalty, problem.groups, problem.loss
+        out = np.full(len(groups), np.nan)
+        if not loss.is_quadratic or penalty.block_strength:
+            return out
+        active = np.flatnonzero(self.group_norms.any(axis=0))
+        grams = block_grams(problem.design, groups, active, loss.s)
+        for d in np.unique(groups.sizes[active]):
+            alike = active[groups.sizes[active] == d]
+            e = np.maximum(np.linalg.eigvalsh([H for H in grams if len(H) == d]), 0.0)
+            bend = np.where(groups.weights[alike] > 0.0, penalty.ridge, 0.0)[:, None]
+            out[alike] = problem.n_outputs * (e / np.where(e + bend > 0.0, e + bend, 1.0)).sum(axis=1)
+        return out
+
+    def _degrees_of_freedom(self, k: int, problem: Problem, settled: Array) -> float:
+        groups = problem.groups
         df = float(problem.n_outputs if problem.intercept else 0)
-        for g, H in zip(active, block_grams(problem.design, groups, active, c), strict=True):
-            kept = np.flatnonzero(W[groups[int(g)]].any(axis=1))  # l1 zeros inside the group are no parameters
+        used = np.bincount(groups.group_of[self.rows[k][0]], minlength=len(groups))
+        active = np.flatnonzero(self.group_norms[k])
+        known = (used[active] == groups.sizes[active]) & ~np.isnan(settled[active])
+        df += float(settled[active[known]].sum())
+        if known.all():
+            return df
+        active, penalty = active[~known], problem.penalty.at(float(self.lams[k]))
+        W = problem.matrix(self._coefficients(k))
+        c = problem.loss.curvature(self._predictor(k, problem))
+        for g, H in zip(active.tolist(), block_grams(problem.design, groups, active, c), strict=True):
+            kept = np.flatnonzero(W[groups[g]].any(axis=1))  # l1 zeros inside the group are no parameters
             e, V = np.linalg.eigh(H[np.ix_(kept, kept)])
             e = np.maximum(e, 0.0)
-            direction = V.T @ (W[groups[int(g)]][kept] / norms[g])
+            norm = self.group_norms[k, g]
+            direction = V.T @ (W[groups[g]][kept] / norm)
             bend = penalty.ridge if groups.weights[g] > 0.0 else 0.0
             pull = 0.0
             if isinstance(penalty, Penalty) and penalty.block_strength:
-                pull = penalty.block_strength * groups.weights[g] * float(penalty.q.slope(norms[g])) / norms[g]
+                pull = penalty.block_strength * groups.weights[g] * float(penalty.q.slope(norm)) / norm
             stiff = np.where(e + bend + pull > 0.0, e + bend + pull, 1.0)
             df += problem.n_outputs * float((e / stiff).sum())
             weight = (direction**2).sum(axis=1)

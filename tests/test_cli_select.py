@@ -86,7 +86,7 @@ def agrees(out: str, path: Any, compared: np.ndarray, chosen: Any) -> None:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["aic", "bic", "ebic", "gap"])
+@pytest.mark.parametrize("rule", ["aic", "bic", "ebic", "bonferroni", "gap"])
 def test_criteria(run: Run, arrays: Path, rule: str) -> None:
     status, out, err = run("select", arrays, "--rule", rule)
     assert (status, err) == (0, "")

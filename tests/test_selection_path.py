@@ -168,7 +168,7 @@ def test_criteria_by_hand(loss: str, ridge: float) -> None:
         assert path.criterion("bic")[at] == pytest.approx(fit + np.log(n) * df, rel=1e-9)
         ebic = fit + np.log(n) * df + 2.0 * 0.5 * np.log(choices)
         assert path.criterion("ebic", 0.5)[at] == pytest.approx(ebic, rel=1e-9)
-    for name in ("aic", "bic", "ebic", "gap"):
+    for name in ("aic", "bic", "ebic", "bonferroni", "gap"):
         best = path.best(name)
         assert best.problem.penalty.k == path.sizes[int(np.argmin(path.criterion(name)))]
 

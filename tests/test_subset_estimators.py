@@ -237,7 +237,7 @@ def test_warm_starts() -> None:
 # -- how many groups ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["aic", "bic", "ebic", "gap"])
+@pytest.mark.parametrize("rule", ["aic", "bic", "ebic", "bonferroni", "gap"])
 def test_criteria_choose_from_the_path(rule: str) -> None:
     model = RCV(LABELS, rule=rule).fit(X, Y)
     path = select_path(Problem.build(X, Y, LABELS))

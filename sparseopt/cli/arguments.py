@@ -191,7 +191,7 @@ def _add_select(command: argparse.ArgumentParser) -> None:
     )
     add("--time-limit", metavar="S", type=_tolerance, help="seconds for each k, for --method exact (60)")
     add("--ridge", metavar="R", type=float, help="strength of the squared norm (0; 1e-4 where the target is a class)")
-    _add_choice(command, "k", ("min", "1se", "aic", "bic", "ebic", "gap"))
+    _add_choice(command, "k", ("min", "1se", "aic", "bic", "ebic", "bonferroni", "gap"))
     add(
         "--certify",
         metavar="PREFIX",

@@ -77,7 +77,7 @@ def describe_sizes(found: SubsetPath | CrossValidation, rule: str, chosen: int) 
     """A table over k: the loss, what the rule compares, the gap if one is proved, and the groups that come and go."""
     path: Any = found.path if isinstance(found, CrossValidation) else found
     compared = found.mean if isinstance(found, CrossValidation) and rule in ("min", "1se") else path.criterion(rule)
-    heading = ["k", "loss", rule.upper() if rule.endswith("ic") else "held-out loss" if rule != "gap" else "break"]
+    heading = ["k", "loss", {"min": "held-out loss", "1se": "held-out loss", "gap": "break"}.get(rule, rule.upper())]
     proved = not np.isnan(path.accuracy).all()
     names, counted = path.problem.groups.names, path.problem.penalty.penalised
     rows = [[*heading, "gap"] if proved else heading]

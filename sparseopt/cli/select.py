@@ -28,6 +28,7 @@ Found = TypeVar("Found")
 _RULES = {
     **RULES,
     "1se": "the fewest groups within one standard error of the smallest held-out loss",
+    "bonferroni": "the smallest fit with Bonferroni's price",
     "gap": "the largest break in what a group brings",
 }
 _RIDGE = 1e-4  # for classes, as in GroupSubsetClassifier

@@ -34,10 +34,11 @@ class GroupSubsetRegressorCV(ManySizes, Regression):
         half as many coefficients as there are samples, and at most 30.
     cv : int, splitter or iterable of (train, test)
         Folds; an integer means shuffled folds with a fixed seed.
-    rule : {"min", "1se", "aic", "bic", "ebic", "gap"}
+    rule : {"min", "1se", "aic", "bic", "ebic", "bonferroni", "gap"}
         "min" takes the k of the smallest mean loss on the samples left out, "1se" the smallest k within one standard
-        error of it; "aic", "bic" and "ebic" minimise an information criterion on all samples; "gap" takes the k after
-        which the fit improves least in relation to before, and needs consecutive sizes.
+        error of it; "aic", "bic" and "ebic" minimise an information criterion on all samples; "bonferroni" wants of
+        each group what the best of all useless ones rarely brings; "gap" takes the k after which the fit improves least
+        in relation to before, and needs consecutive sizes. See `SubsetPath.criterion`.
     n_jobs : int, optional
         Processes over folds; None means 1, -1 all processors.
 
@@ -55,8 +56,9 @@ class GroupSubsetRegressorCV(ManySizes, Regression):
     Notes
     -----
     The score of the chosen k on its own folds is too good: judge the model on samples that `fit` has not seen. Criteria
-    count the parameters of the chosen groups, not the search among all of them, except for "ebic". With method "exact"
-    the choice for every size and, with folds, for every fold is proved (or runs into its time limit).
+    count the parameters of the chosen groups, not the search among all of them, except for "ebic" and "bonferroni".
+    With method "exact" the choice for every size and, with folds, for every fold is proved (or runs into its time
+    limit).
 
     Examples
     --------

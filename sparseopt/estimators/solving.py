@@ -145,7 +145,7 @@ class ManySizes(Chosen):
     _min_samples = 2
 
     def _chosen(self: Any, problem: Problem, options: dict[str, Any]) -> Solution:
-        _check_rule(self.rule, (*HELD_OUT, *CRITERIA, "gap"))
+        _check_rule(self.rule, (*HELD_OUT, *CRITERIA, "bonferroni", "gap"))
         sizes = self.sizes
         if sizes is not None and (np.asarray(sizes).dtype.kind not in "iu" or np.asarray(sizes).ndim > 1):
             raise TypeError(f"sizes is {sizes!r}: pass a sequence of numbers of groups, integers >= 0, or None.")

@@ -75,7 +75,7 @@ def plot_sizes(
         Of `select_path` or `cross_validate_subsets`.
     ax : matplotlib Axes, optional
         Default: those of a new figure.
-    rule : {"aic", "bic", "ebic", "gap", "min", "1se"}
+    rule : {"aic", "bic", "ebic", "bonferroni", "gap", "min", "1se"}
         The last two need a CrossValidation, and show the same.
     mark : int, optional
         A size to mark by a vertical line.

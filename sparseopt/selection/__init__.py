@@ -21,6 +21,7 @@ import difflib
 import inspect
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,11 @@ from sparseopt.problem import Problem
 from sparseopt.progress import shown
 from sparseopt.selection.fit import Fit, as_subset_problem, refit, score, solution_of
 from sparseopt.selection.greedy import forward_backward, omp
-from sparseopt.selection.path import SubsetPath, check_sizes, path_of
+from sparseopt.selection.path import SubsetPath, check_sizes, path_of, path_of_fits
 from sparseopt.selection.replacement import ompr
 from sparseopt.selection.sequential import sequential
 from sparseopt.selection.splicing import pruned, splicing
+from sparseopt.selection.splicing_path import splicing_path
 from sparseopt.selection.thresholding import iht
 from sparseopt.solution import Solution, Status
 
@@ -161,29 +163,40 @@ def select_path(
             solutions.append(select(problem, k, method, solutions[-1] if solutions else None, **options))
         return path_of(problem, solutions)
     heuristic = _heuristic(method, options)
+    found = None
+    if method == "splicing":
+        found = splicing_path(problem, wanted.tolist(), both_ways, progress, **options)
+    if found is None:
+        again = both_ways and method in ("splicing", "ompr", "iht")
+        found = _walk(problem, wanted.tolist(), partial(heuristic, **options), again, progress)
+    return path_of_fits(problem, wanted, *found)
+
+
+def _walk(
+    problem: Problem, sizes: list[int], heuristic: Callable[..., tuple[Fit, Status, int]], again: bool, progress: Any
+) -> tuple[list[Fit], list[tuple[Status, int, float]]]:
+    """A fit for each size, and how the method ended; `again`: with a second pass, downwards."""
     fits: list[Fit] = []
     ends: list[tuple[Status, int, float]] = []
 
     def run(k: int, start: Fit | None) -> tuple[Fit, tuple[Status, int, float]]:
         began = time.perf_counter()
-        fit, status, steps = heuristic(problem, k, start, **options)
+        fit, status, steps = heuristic(problem, k, start)
         return fit, (status, steps, time.perf_counter() - began)
 
-    for k in shown(wanted.tolist(), progress, len(wanted)):
+    for k in shown(sizes, progress, len(sizes)):
         fit, end = run(k, fits[-1] if fits else None)
         fits.append(fit)
         ends.append(end)
-    if both_ways and method in ("splicing", "ompr", "iht"):
+    if again:
         for at in range(len(fits) - 2, -1, -1):
-            fit, end = run(int(wanted[at]), pruned(fits[at + 1], int(wanted[at])))
+            fit, end = run(sizes[at], pruned(fits[at + 1], sizes[at]))
             if fit.value < fits[at].value:
                 fits[at], ends[at] = fit, end
         for at in range(len(fits) - 1):
             if fits[at + 1].value > fits[at].value:
-                fits[at + 1], ends[at + 1] = run(int(wanted[at + 1]), fits[at])
-    return path_of(
-        problem, [solution_of(fit, k, *end) for fit, k, end in zip(fits, wanted.tolist(), ends, strict=True)]
-    )
+                fits[at + 1], ends[at + 1] = run(sizes[at + 1], fits[at])
+    return fits, ends
 
 
 def _heuristic(method: str, options: dict[str, Any]) -> Callable[..., tuple[Fit, Status, int]]:

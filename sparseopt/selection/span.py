@@ -84,6 +84,14 @@ class Span(Basis):
         table[:, self._position[self.members]] = -np.inf
         return table
 
+    def best_exchange(self, least: float) -> tuple[int, int] | None:
+        """The groups (i, j) such that i leaves, j enters and the objective falls most; None if not by `least`."""
+        table = self.exchanges()
+        if not table.size:
+            return None
+        i, j = np.unravel_index(int(np.argmax(table)), table.shape)
+        return (self.members[int(i)], int(self.pool[int(j)])) if table[i, j] > least else None
+
     def _gains_without(self, W: Array, e: Array) -> Array:
         out = np.empty(len(self.pool))
         _gains(self.pulls, self.blocks, self._offsets, self._starts, W @ self.products, e, self._norms, out)

@@ -1,7 +1,8 @@
 """Splicing: exchange groups of the choice for better ones until no exchange helps.
 
 Start from greedy growth by gains (the best group each time, once all members have adapted), or from a choice given.
-With the exact gain of every exchange (i leaves, j enters) from `Span`, take the best one while it lowers the objective.
+With the exact gain of every exchange (i leaves, j enters), take the best one while it lowers the objective. A `Sweep`
+knows it for least squares; a `Span` where columns depend on each other, and for the quadratics that touch other losses.
 When none does, replace the 2, 3, ..., `exchange` weakest members by others together, and go on from there if that leads
 to something better.
 Of losses other than squares the quadratic that touches the loss proposes, and a refit decides.
@@ -16,6 +17,8 @@ are ranked by marginal gains, and several groups change at once; here all exchan
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,9 +27,12 @@ from sparseopt.problem import Problem
 from sparseopt.selection.basis import Basis
 from sparseopt.selection.fit import Fit, fit_of, model, refit
 from sparseopt.selection.span import Span
+from sparseopt.selection.sweep import Dependent, Sweep
 from sparseopt.solution import Status
 
-__all__ = ["pruned", "splicing"]
+__all__ = ["drop", "improved", "least_fall", "pruned", "splicing", "splicing_limits", "whole_pool"]
+
+_Either = TypeVar("_Either", Span, Sweep)
 
 _LEAST = 1e-10  # an exchange must lower the objective by this share of the objective without groups
 _TRIED = 8  # exchanges that the model promises most of, refitted before a choice counts as the end
@@ -47,11 +53,9 @@ def splicing(
     max_steps : int
         Limit of exchanges.
     """
-    exchange, max_steps = group_count("exchange", exchange), group_count("max_steps", max_steps)
-    if exchange < 1:
-        raise ValueError(f"exchange is {exchange}: pass the number of groups that may change at once, at least 1.")
+    exchange, max_steps = splicing_limits(exchange, max_steps)
     null = refit(problem, [])
-    least = max(_LEAST * abs(null.value), null.rounding)
+    least = least_fall(null)
     search = _search_quadratic if problem.loss.is_quadratic else _search
     fit = null if start is None else start
     pool = _first_pool(problem, null, fit, k)
@@ -65,27 +69,50 @@ def splicing(
         pool = np.union1d(pool, wider)
 
 
+def splicing_limits(exchange: int, max_steps: int) -> tuple[int, int]:
+    """The options of `splicing`, checked."""
+    exchange, max_steps = group_count("exchange", exchange), group_count("max_steps", max_steps)
+    if exchange < 1:
+        raise ValueError(f"exchange is {exchange}: pass the number of groups that may change at once, at least 1.")
+    return exchange, max_steps
+
+
+def least_fall(null: Fit) -> float:
+    """By how much an exchange must lower the objective, from the fit without groups."""
+    return max(_LEAST * abs(null.value), null.rounding)
+
+
 def pruned(fit: Fit, k: int) -> Fit:
     """The fit without its weakest members, until k are left."""
     if fit.basis is not None and len(fit.chosen) > k:
         basis = fit.basis.copy()
-        _drop(basis, len(basis.members) - k)
+        drop(basis, len(basis.members) - k)
         return fit_of(basis)
     while len(fit.chosen) > k:
         span = model(fit, fit.chosen)
-        _drop(span, 1)
+        drop(span, 1)
         fit = refit(fit.problem, span.chosen, fit)
     return fit
 
 
+def whole_pool(problem: Problem, k: int) -> NDArray[np.int64] | None:
+    """All groups that count, if a span of k of them fits into memory."""
+    counted = np.flatnonzero(problem.penalty.penalised)
+    return counted if _numbers(problem, k) <= _NUMBERS else None
+
+
+def _numbers(problem: Problem, k: int) -> float:
+    sizes = problem.groups.sizes
+    return float(sizes[problem.penalty.penalised].sum()) * (k * sizes.mean() + sizes.max())
+
+
 def _first_pool(problem: Problem, null: Fit, fit: Fit, k: int) -> NDArray[np.int64]:
     """All groups if a span of k of them fits into memory, else those of the largest score."""
+    found = whole_pool(problem, k)
+    if found is not None:
+        return found
     counted = np.flatnonzero(problem.penalty.penalised)
-    sizes = problem.groups.sizes
-    numbers = float(sizes[counted].sum()) * (k * sizes.mean() + sizes.max())
-    if numbers <= _NUMBERS:
-        return counted
-    m = min(max(4 * k, int(len(counted) * _NUMBERS / numbers)), len(counted))
+    m = min(max(4 * k, int(len(counted) * _NUMBERS / _numbers(problem, k))), len(counted))
     return np.union1d(np.argsort(-null.scores, kind="stable")[:m], fit.chosen)
 
 
@@ -104,7 +131,19 @@ def _search_quadratic(
     fit: Fit, k: int, pool: NDArray[np.int64], least: float, exchange: int, max_steps: int
 ) -> tuple[Fit, int, bool]:
     """Exchanges for least squares, where the span is the problem itself."""
-    span = model(fit, pool)
+    members = len(fit.chosen)
+    try:
+        sweep = Sweep(fit.problem, pool, min(max(k, members) + 1, len(pool)))
+        sweep.move(fit.chosen)
+        sweep, steps, done = improved(sweep, k, least, exchange, max_steps)
+        return sweep.fit(), steps, done
+    except Dependent:
+        span, steps, done = improved(model(fit, pool), k, least, exchange, max_steps)
+        return fit_of(span), steps, done
+
+
+def improved(span: _Either, k: int, least: float, exchange: int, max_steps: int) -> tuple[_Either, int, bool]:
+    """Resize to k members and exchange until nothing helps: the span, the number of exchanges, and whether it ended."""
     _resize(span, k, least)
     steps, done = _descend(span, least, max_steps)
     together = 2
@@ -115,7 +154,7 @@ def _search_quadratic(
         steps += more
         better = trial.value < span.value - least
         span, together = (trial, 2) if better else (span, together + 1)
-    return fit_of(span), steps, done
+    return span, steps, done
 
 
 def _search(
@@ -169,16 +208,16 @@ def _resized(fit: Fit, k: int, pool: NDArray[np.int64], least: float) -> Fit:
     return fit
 
 
-def _drop(span: Basis, count: int) -> None:
+def drop(span: Basis | Sweep, count: int) -> None:
     """Let the weakest member leave, `count` times."""
     for _ in range(count):
         span.leave(span.members[int(np.argmin(span.losses()))])
 
 
-def _replace(span: Span, count: int) -> None:
+def _replace(span: Span | Sweep, count: int) -> None:
     """The weakest members leave, one by one, and as many others enter, the best ones first."""
     before = list(span.members)
-    _drop(span, count)
+    drop(span, count)
     gone = [g for g in before if g not in span.members]
     for _ in range(count):
         gains = span.gains()
@@ -188,9 +227,9 @@ def _replace(span: Span, count: int) -> None:
         span.enter(int(span.pool[int(np.argmax(gains))]))
 
 
-def _resize(span: Span, k: int, least: float) -> None:
+def _resize(span: Span | Sweep, k: int, least: float) -> None:
     """Let the weakest members leave, or the best groups enter while that helps, until k are chosen."""
-    _drop(span, max(len(span.members) - k, 0))
+    drop(span, max(len(span.members) - k, 0))
     while len(span.members) < min(k, len(span.pool)):
         gains = span.gains()
         if gains.max() <= least:
@@ -198,17 +237,16 @@ def _resize(span: Span, k: int, least: float) -> None:
         span.enter(int(span.pool[int(np.argmax(gains))]))
 
 
-def _descend(span: Span, least: float, max_steps: int) -> tuple[int, bool]:
+def _descend(span: Span | Sweep, least: float, max_steps: int) -> tuple[int, bool]:
     """Take the best exchange while it helps; the number of exchanges, and whether the end was reached."""
     steps = 0
     while span.members:
-        table = span.exchanges()
-        i, j = np.unravel_index(int(np.argmax(table)), table.shape)
-        if not table[i, j] > least:
+        best = span.best_exchange(least)
+        if best is None:
             break
         if steps >= max_steps:
             return steps, False
         steps += 1
-        span.leave(span.members[int(i)])
-        span.enter(int(span.pool[int(j)]))
+        span.leave(best[0])
+        span.enter(best[1])
     return steps, True
