@@ -1,4 +1,4 @@
-"""What all tests share: plots without a screen, kernels on disk, real data where a copy lies beside the repository."""
+"""What all tests share: no screen, few threads, kernels on disk, real data where a copy lies beside the repository."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests and the processes that they start run side by side, on small matrices: threads of BLAS and OpenMP would spend
+# their time waiting for each other. This is read when NumPy and torch are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
