@@ -66,7 +66,14 @@ def test_the_theory_is_confirmed(name: str) -> None:
     assert all(finding.tried > 0 for finding in evidence.findings)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# The slower ones are left to `make test-slow`; test_checks_cli.py repeats some in processes of their own each time.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("unique_minimiser", "stationarity_identity") else [pytest.mark.slow])
+        for name in NAMES
+    ],
+)
 def test_the_same_seed_gives_the_same_evidence(name: str) -> None:
     assert as_json([found(name)], "small", 0) == as_json(run([name]), "small", 0)
 

@@ -10,10 +10,11 @@ import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from checking import check, wrong
 
 from sparseopt import Expm1Mask, LambertW, LogSum, Power, TransformedL1
 from sparseopt.proofs_checks import (
@@ -26,9 +27,8 @@ from sparseopt.proofs_checks import (
 )
 from sparseopt.proofs_checks.evidence import Evidence, Verdict
 from sparseopt.proofs_checks.figures import svg
-from sparseopt.proofs_checks.running import as_json, run, statement
-from sparseopt.regularizers import regularizer
-from sparseopt.scalar import maximum, sin
+from sparseopt.proofs_checks.running import as_json, statement
+from sparseopt.scalar import maximum
 
 pytest.importorskip("flint")
 pytest.importorskip("matplotlib")
@@ -47,16 +47,6 @@ RANDOM = (
 )
 
 
-def wrong(evidence: Evidence) -> list[str]:
-    """The claims that did not come out as predicted."""
-    return [finding.claim for finding in evidence.findings if not finding.as_expected]
-
-
-def check(name: str, seed: int = 0, q: Any = None) -> Evidence:
-    (evidence,) = run([name], size="small", seed=seed, jobs=1, regularizer=q)
-    return evidence
-
-
 @cache
 def found(name: str) -> Evidence:
     """What the right software gives."""
@@ -65,17 +55,27 @@ def found(name: str) -> Evidence:
 
 @pytest.mark.parametrize("name", RANDOM + DETERMINISTIC)
 def test_the_evidence_is_as_predicted(name: str) -> None:
-    first, again, other = found(name), check(name), check(name, seed=1)
+    first, other = found(name), check(name, seed=1)
     assert (wrong(first), wrong(other)) == ([], [])
-    text = as_json([first], "small", 0)
-    assert text == as_json([again], "small", 0)
-    assert (text == as_json([other], "small", 0)) == (name in DETERMINISTIC)
+    assert (as_json([first], "small", 0) == as_json([other], "small", 0)) == (name in DETERMINISTIC)
     about = statement(name)
     drawn = svg(about.figure(first), name)
     assert drawn.startswith("<svg")
     assert len(about.caption) > 40
     assert all(callable(condition) for condition in about.hypotheses.values())
     assert any(finding.expected is Verdict.REFUTED for finding in first.findings) or name == "machine_proofs"
+
+
+# The slower ones are left to `make test-slow`; test_checks_cli.py repeats some in processes of their own each time.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("reverse_maps", "paper_tables") else [pytest.mark.slow])
+        for name in RANDOM + DETERMINISTIC
+    ],
+)
+def test_the_same_seed_gives_the_same_evidence(name: str) -> None:
+    assert as_json([found(name)], "small", 0) == as_json([check(name)], "small", 0)
 
 
 # -- printed and corrected ---------------------------------------------------------------------------------------------
@@ -290,104 +290,3 @@ def test_the_tables_travel_with_the_package(root: Path) -> None:
     given = json.loads((root / "proofs_checks" / "paper_tables.json").read_text(encoding="utf-8"))
     assert given == paper_tables.tables()
     assert [len(given[f"table{i}"]["rows"]) for i in (1, 2, 3, 4)] == [16, 15, 16, 12]
-
-
-# -- regularizers of one's own -----------------------------------------------------------------------------------------
-
-
-@regularizer
-class Square(NamedTuple):
-    """q(u) = u^2, superadditive."""
-
-    def value(self, u):
-        return u * u
-
-    def slope(self, u):
-        return 2.0 * u
-
-    def prox(self, u, t):
-        return u / (1.0 + 2.0 * t)
-
-    def slope_at_zero(self):
-        return 0.0
-
-
-@regularizer
-class Boastful(NamedTuple):
-    """The square again, with claims and a prox that are not true."""
-
-    def value(self, u):
-        return u * u
-
-    def slope(self, u):
-        return 2.0 * u
-
-    def prox(self, u, t):
-        return maximum(u - t, 0.0)
-
-    def slope_at_zero(self):
-        return 0.0
-
-    def subadditive(self):
-        return True
-
-    def increasing(self):
-        return True
-
-
-@regularizer
-class Wavy(NamedTuple):
-    """q(u) = u + 2 sin u, which decreases."""
-
-    def value(self, u):
-        return u + 2.0 * sin(u)
-
-    def slope(self, u):
-        return 1.0 + 2.0 * (1.0 - 2.0 * sin(0.5 * u) ** 2)
-
-    def prox(self, u, t):
-        return 0.0 * u
-
-    def slope_at_zero(self):
-        return 3.0
-
-
-def verdicts(evidence: Evidence) -> dict[str, Verdict]:
-    return {finding.claim.split(",")[0].split(" covers")[0]: finding.verdict for finding in evidence.findings}
-
-
-def test_a_sound_regularizer_of_ones_own() -> None:
-    for q in (LogSum(0.3), Expm1Mask()):
-        hypotheses, functions = check("regularizer_hypotheses", q=q), check("prox_and_block_functions", q=q)
-        assert (wrong(hypotheses), wrong(functions)) == ([], [])
-        assert verdicts(hypotheses)["Theorem 1.1"] is Verdict.HOLDS
-
-
-def test_a_regularizer_that_claims_nothing_and_fails_a_hypothesis() -> None:
-    evidence = check("regularizer_hypotheses", q=Square())
-    assert wrong(evidence) == []  # it claims nothing of the kind
-    told = verdicts(evidence)
-    assert told["subadditive"] is Verdict.REFUTED
-    assert told["Theorem 1.1"] is Verdict.NOT_APPLICABLE
-    refuted = next(finding for finding in evidence.findings if finding.claim.startswith("subadditive"))
-    assert "a = " in refuted.detail
-    assert wrong(check("prox_and_block_functions", q=Square())) == []
-
-
-def test_false_claims_of_a_regularizer_are_red() -> None:
-    assert [claim.split(",")[0] for claim in wrong(check("regularizer_hypotheses", q=Boastful()))] == ["subadditive"]
-    evidence = check("prox_and_block_functions", q=Boastful())
-    broken = next(finding for finding in evidence.findings if not finding.as_expected)
-    assert broken.claim.startswith("prox minimises")
-    assert "better" in broken.detail
-
-
-def test_a_q_that_decreases() -> None:
-    evidence = check("regularizer_hypotheses", q=Wavy())
-    told = verdicts(evidence)
-    assert told["q does not decrease"] is Verdict.REFUTED
-    assert told["Theorem 1.1"] is Verdict.NOT_APPLICABLE
-    assert svg(statement("regularizer_hypotheses").figure(evidence), "wavy").startswith("<svg")
-    functions = check("prox_and_block_functions", q=Wavy())
-    assert any("prox minimises" in claim for claim in wrong(functions))
-    assert svg(statement("prox_and_block_functions").figure(functions), "wavy").startswith("<svg")

@@ -7,6 +7,7 @@ import configparser
 import importlib.util
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,21 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
-def relative_imports(file: Path) -> list[int]:
+@cache
+def imports(file: Path) -> list[ast.Import | ast.ImportFrom]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level > 0]
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
+def relative_imports(file: Path) -> list[int]:
+    return [node.lineno for node in imports(file) if isinstance(node, ast.ImportFrom) and node.level > 0]
 
 
 def imported_by_folder(file: Path) -> list[int]:
     """Lines that import a folder under its own name: `import nn` makes a second copy of `sparseopt.nn`."""
     own = set(FOLDERS.values()) - {"sparseopt"}
     lines = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in imports(file):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
         lines += [node.lineno for name in names if name.split(".")[0] in own]

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,22 @@ MODULES = {match[1]: block for block in BLOCKS if (match := re.match(r"# (\w+\.p
 SCRIPTS = [block for block in BLOCKS if block not in MODULES.values()]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the README's modules, to import from and to work in."""
-    monkeypatch.syspath_prepend(tmp_path)
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's modules in one folder: kernels with their classes are kept under the path of their file."""
+    where = tmp_path_factory.mktemp("modules")
     for name, text in MODULES.items():
-        (tmp_path / name).write_text(text)
-        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
-    return tmp_path
+        (where / name).write_text(text)
+    return where
+
+
+@pytest.fixture
+def folder(modules: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder with the README's modules, to import from and to work in."""
+    monkeypatch.syspath_prepend(modules)
+    yield modules
+    for name in MODULES:
+        sys.modules.pop(name.removesuffix(".py"), None)
 
 
 def run(folder: Path, *command: str) -> str:

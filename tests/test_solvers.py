@@ -149,10 +149,26 @@ def test_the_two_solvers_find_the_same_coefficients(loss: str, terms: str, inter
 
 # -- nonconvex problems ------------------------------------------------------------------------------------------------
 
+# `bcd` is compiled for every regularizer, ten seconds for each. So its tests on those that bring no new kind of q are
+# slow. Those that stay: convex, steep or infinitely steep at zero, flat far out with and without a kink, with a jump,
+# a prox by iteration; and in composites, where q^-1 matters, a logarithm, a root, ceilings that are reached and not.
+COMPILED = ("l2", "log", "power", "mcp", "capped", "l0", "lambertw")
+COMPILED_IN_COMPOSITES = ("log", "power", "mcp", "tl1")
 
-@each_solver
+
+def by_bcd(name: str, composite: bool = False) -> list[pytest.MarkDecorator]:
+    """The marks of a test that compiles `bcd` for a regularizer."""
+    return [] if name in (COMPILED_IN_COMPOSITES if composite else COMPILED) else [pytest.mark.slow]
+
+
 @pytest.mark.parametrize("loss", ["squares", "logistic"])
-@pytest.mark.parametrize("name", REGULARIZERS)
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        pytest.param(name, solver, marks=by_bcd(name) if solver is bcd else [], id=f"{name}-{solver.__name__}")
+        for name, solver in product(REGULARIZERS, (bcd, fista))
+    ],
+)
 def test_every_regularizer_comes_to_rest(name: str, loss: str, solver: Callable) -> None:
     for extra in ({}, {"l1_ratio": 0.3, "ridge": 0.05}):
         problem = build(loss, penalty=REGULARIZERS[name], **extra)
@@ -169,7 +185,7 @@ COMPOSITES = ["log", "power", "expm1", "tl1", "arctan", "laplace", "mcp", "scad"
 
 
 @pytest.mark.parametrize("loss", ["squares", "logistic"])
-@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=by_bcd(name, True)) for name in COMPOSITES])
 def test_composite_problems_come_to_rest(name: str, loss: str) -> None:
     problem = build(loss, penalty=REGULARIZERS[name], composite=True, lam=0.08)
     solution = bcd(problem, tol=1e-8)
@@ -195,8 +211,14 @@ def check_coordinates(problem: Problem, solution: Solution) -> None:
         assert solution.objective <= lowest * (1.0 + 1e-12), f"coefficient {j}: {solution.objective!r} > {lowest!r}"
 
 
-@pytest.mark.parametrize("composite", [False, True], ids=["separable", "composite"])
-@pytest.mark.parametrize("name", [name for name in COMPOSITES if name != "expm1"])
+@pytest.mark.parametrize(
+    ("name", "composite"),
+    [
+        pytest.param(name, composite, marks=by_bcd(name, composite), id=f"{name}-{kind}")
+        for name, (composite, kind) in product(COMPOSITES, ((False, "separable"), (True, "composite")))
+        if name != "expm1"
+    ],
+)
 def test_single_coefficients_are_optimal(name: str, composite: bool) -> None:
     X, y = data("squares")
     problem = Problem.build(X, y, penalty=REGULARIZERS[name], composite=composite, lam=0.1, l1_ratio=0.1)

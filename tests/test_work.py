@@ -40,7 +40,8 @@ BOUNDS = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# Kernels for SCAD are needed by no other test, and take ten seconds to compile; MCP stays.
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if "scad" in n else []) for n in CASES])
 def test_a_path_costs_no_more_than_it_did(name: str) -> None:
     assert counted(CASES[name]()).beyond(BOUNDS[name], HEADROOM) == []
 
