@@ -87,8 +87,9 @@ def path(
 
     Notes
     -----
-    Least squares with at least four samples per feature are solved on an equivalent problem with p + 1 samples. Long
-    convex paths on large designs are solved by two threads, see `sparseopt.solvers.stretches`.
+    Least squares with at least four samples per feature are solved on an equivalent problem with p + 1 samples, where
+    many groups are expected to become active on many lams. Long convex paths on large designs are solved by two
+    threads, see `sparseopt.solvers.stretches`.
 
     Examples
     --------
