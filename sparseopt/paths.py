@@ -204,10 +204,11 @@ def _values(lams: ArrayLike) -> Array:
     return -np.sort(-grid)
 
 
-def _ratio(problem: Problem, ratio: float | None) -> float:
+def _ratio(problem: Problem, ratio: object) -> float:
     """The smallest lam over the largest."""
     n, p = problem.design.shape
-    ratio = (1e-2 if n < p else 1e-3) if ratio is None else ratio
-    if not isinstance(ratio, Real) or not 0.0 < ratio < 1.0:
+    if ratio is None:
+        return 1e-2 if n < p else 1e-3
+    if not isinstance(ratio, Real) or not 0.0 < float(ratio) < 1.0:
         raise ValueError(f"ratio is {ratio}: pass smallest over largest lam, between 0 and 1.")
     return float(ratio)

@@ -71,6 +71,17 @@ def test_lam_max_of_y_constant_is_zero_and_the_path_still_runs() -> None:
     assert solutions.intercepts == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("n", [6, 30, 60, 61, 67, 997])
+@pytest.mark.parametrize("level", [3.0, 0.1, 0.3, 1e5 / 3.0, 1e-9 / 7.0])
+def test_y_constant_has_solutions_of_zero_whatever_is_rounded(n: int, level: float) -> None:
+    problem = Problem.build(np.random.default_rng(0).normal(size=(n, 6)), np.full(n, level))
+    for lams in (None, level * 1e-17, level * 1e-60):
+        solutions = path(problem, lams, n_lams=4)
+        assert all(status.ok for status in solutions.statuses)
+        assert solutions.intercepts == pytest.approx(level, rel=1e-14)
+        assert np.abs(solutions.coefs).max() <= 1e-15 * level
+
+
 # -- path --------------------------------------------------------------------------------------------------------------
 
 
