@@ -80,6 +80,7 @@ def test_y_constant_has_solutions_of_zero_whatever_is_rounded(n: int, level: flo
         assert all(status.ok for status in solutions.statuses)
         assert solutions.intercepts == pytest.approx(level, rel=1e-14)
         assert np.abs(solutions.coefs).max() <= 1e-15 * level
+    assert path(replace(problem, intercept=False), n_lams=4).coefs.any()
 
 
 # -- path --------------------------------------------------------------------------------------------------------------

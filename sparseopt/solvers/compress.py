@@ -61,7 +61,7 @@ def compress(
     y = loss.y if loss.offset is None else loss.y - loss.offset
     total = s.sum()
     y_mean = s @ y / total if problem.intercept else np.zeros(loss.n_outputs)
-    constant = np.ptp(y, axis=0) <= 8.0 * np.finfo(float).eps * np.abs(y_mean)
+    constant = np.ptp(y, axis=0) < 8.0 * np.finfo(float).eps * np.abs(y_mean)
     y = np.where(constant, 0.0, y - y_mean)  # the rounding of a mean would be fitted for its own sake
     x_mean = np.zeros(p)
     product = design.rmatvec(s[:, None] * y)  # that of Xc, because s'yc = 0
