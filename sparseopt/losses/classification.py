@@ -21,7 +21,7 @@ from sparseopt.losses.roots import increasing_root
 
 __all__ = ["Logistic", "Multinomial"]
 
-_EPS = float(np.finfo(np.float64).eps)
+_EPS, _TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Logistic(Loss):
 
     def sample_conjugate(self, v: Array) -> Array:
         p = np.clip((1.0 - 2.0 * self.y) * v, 0.0, 1.0)  # the entropy is the same for p and 1 - p
-        return p * np.log(np.where(p > 0.0, p, 1.0)) + (1.0 - p) * np.log1p(-np.where(p < 1.0, p, 0.0))
+        return p * np.log(np.maximum(p, _TINY)) + (1.0 - p) * np.log1p(-np.minimum(p, 1.0 - 0.5 * _EPS))
 
     def domain(self) -> tuple[Array | float, Array | float]:
         return -self.y, 1.0 - self.y

@@ -130,11 +130,16 @@ class Loss(ABC):
         v, kept = self._per_sample(a)
         if np.isnan(v).any():
             return float("nan")
-        low, high = self.domain()
         least, most = self._tolerated
         if not kept or (v > most).any() or (v < least).any() or self._tilts(v):
             return float("inf")
+        return self.inner_conjugate(a)
+
+    def inner_conjugate(self, a: Array) -> float:
+        """`conjugate` for an a known to lie in the domain, as `dual_scale(a)` times a does: nothing is checked."""
+        low, high = self.domain()
         with np.errstate(over="ignore", under="ignore"):
+            v = a / self._divisor
             f = self.sample_conjugate(v if _is_infinite(low) and _is_infinite(high) else np.clip(v, low, high))
             f[self._dropped] = 0.0
             total = float((self.s @ f).sum())

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.designs import block_curvature, block_grams
-from sparseopt.jit import kernel
+from sparseopt.jit import brief_kernel, kernel
 from sparseopt.problem import Problem
 from sparseopt.solvers.blocks import Blocks
 from sparseopt.solvers.steps import Model
@@ -42,24 +42,23 @@ class Curvature:
 
     def at(self, c: Array, reuse: bool = True) -> None:
         """Set the curvature c, (n,); `reuse` allows blocks of an earlier, raised one that majorises it."""
-        c = np.where(c > 1e-100 * c.max(initial=0.0), c, 0.0)
-        self.total = float(c.sum()) if self.problem.intercept else 0.0
-        self.full = c
-        self.inverse = np.divide(1.0, c, out=np.zeros_like(c), where=c > 0.0)
-        self.c = c[:1].copy() if c.min() == c.max() else c
+        self.full, self.inverse = np.empty_like(c), np.empty_like(c)
+        known = reuse and bool(self.reference.size)
+        total, self.least, self.largest, kappa, above = _measure(
+            c, self.reference if known else c, self.full, self.inverse
+        )
+        self.total = total if self.problem.intercept else 0.0
+        self.c = self.full[:1].copy() if self.least == self.largest else self.full
         self._mean_known[:] = False
         if self.problem.loss.is_quadratic:
-            self.reference, self.kappa = c, 1.0
+            self.reference, self.kappa = self.full, 1.0
             return
-        if reuse and self.reference.size:
-            seen = self.reference > 0.0
-            self.kappa = float((c[seen] / self.reference[seen]).max(initial=0.0))
-            if self.kappa <= KAPPA and self.reference.sum() * self.kappa <= 1.5 * c.sum():
-                return
+        if known and kappa <= KAPPA and above * kappa <= 1.5 * total:
+            self.kappa = kappa
+            return
         self._forget_blocks()
         s = self.problem.loss.s
-        self.reference = c + RAISE * (c.sum() / s.sum()) * s if reuse else c
-        self.kappa = 1.0
+        self.reference = self.full + RAISE * (total / s.sum()) * s if reuse else self.full
 
     def include(self, ids: NDArray[np.int64]) -> None:
         """Make the groups `ids` usable by sweeps."""
@@ -151,6 +150,27 @@ def _products(problem: Problem, features: NDArray[np.int64], c: Array) -> Array:
     out = np.empty((len(features), 1))
     _dots(problem.design, features, c.reshape(1, -1), out)
     return out[:, 0]
+
+
+@brief_kernel
+def _measure(c, reference, full, inverse):
+    """Fill `full` and `inverse`: c, 0 where it is negligible, and 1 / c.
+
+    Returns the sum of c, its least and largest value, the largest c / reference, and the sum of the reference.
+    """
+    largest = 0.0
+    for i in range(len(c)):
+        largest = max(largest, c[i])
+    total, least, kappa, above = 0.0, np.inf, 0.0, 0.0
+    for i in range(len(c)):
+        full[i] = c[i] if c[i] > 1e-100 * largest else 0.0
+        inverse[i] = 1.0 / full[i] if full[i] > 0.0 else 0.0
+        total += full[i]
+        least = min(least, full[i])
+        if reference[i] > 0.0:
+            kappa = max(kappa, full[i] / reference[i])
+        above += reference[i]
+    return total, least, largest, kappa, above
 
 
 @kernel

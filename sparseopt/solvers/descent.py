@@ -272,6 +272,10 @@ class BlockDescent:
             half = weighted_square(rows, point.curvature.inverse)
             dual = -c * (c * half + cross(rows, point.target))  # L*(A) = sum_i ||a_i||^2 / (2 s_i) + <A, y - o>
             loss = half if rows is point.rows else point.loss_value()
+        elif point.plain:
+            A = rows.T
+            dual = -self.problem.loss.inner_conjugate(min(c, self.problem.loss.dual_scale(A)) * A)
+            loss = point.loss_value()
         else:
             dual = dual_bound(self._current, rows.T, self.gradients.V, norms)
             loss = point.loss_value()

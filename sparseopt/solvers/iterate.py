@@ -32,6 +32,7 @@ __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
 REFRESH = 25  # sweeps after which z is computed anew
+EVEN = 1e-6  # least curvature over the largest from which on z is taken from the rows of the model
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
 
 
@@ -71,7 +72,8 @@ class Iterate:
             if problem.intercept:
                 self.b = np.broadcast_to(np.asarray(b, dtype=np.float64), (n_outputs,)).copy()
         self.is_touched = np.zeros(len(self.groups), dtype=np.bool_)  # the only groups that may be nonzero
-        self._touch(self.groups.norms(self.W) > 0.0)
+        self._is_touched_feature = np.zeros(problem.design.shape[1], dtype=np.bool_)
+        self._touch(np.flatnonzero(self.groups.norms(self.W)))
         self._z: Array | None = None
         self._known_loss: float | None = None  # at z, of losses other than squares
         self.curvature = Curvature(problem)
@@ -161,7 +163,9 @@ class Iterate:
     def nonzero(self) -> tuple[NDArray[np.int64], Array]:
         """The features with nonzero coefficients, ascending, and those coefficients, (k, K)."""
         values = self.W[self.features]
-        seen = values.any(axis=1)
+        seen = values[:, 0] != 0.0
+        for k in range(1, values.shape[1]):
+            seen |= values[:, k] != 0.0
         return self.features[seen], values[seen]
 
     # -- how it moves --------------------------------------------------------------------------------------------------
@@ -210,8 +214,9 @@ class Iterate:
         The change is the sum of d' H d over the steps of a sweep for q = L2, else the largest scaled prox move. All
         other groups must be zero or stay as they are.
         """
-        if not self.is_touched[ids].all():
-            self._touch(ids)
+        new = ids[~self.is_touched[ids]]
+        if new.size:
+            self._touch(new)
         if self.loss.is_quadratic:
             self.curvature.include(ids)
             self._show(self.rows.copy())  # others may hold what was there before
@@ -222,13 +227,17 @@ class Iterate:
             return spent
         spent, boost, value = 0, 1.0, self.value()
         features = self.groups.features(ids)
-        past: list[tuple[Array, Array]] = []
+        past: list[tuple[Array, Array, Array]] = []
         while spent < budget:
             self.curvature.include(ids)
-            before_W, before_b, before_z = self.W.copy(), self.b, self.z
+            before_W, before_b, before_z, before_rows = self.W.copy(), self.b, self.z, self.rows.copy()
             count, first = self._descend(ids, goal, budget - spent, INEXACT)
             spent += count
-            self.z = self.predictor(self.W, self.b)
+            self.drift += count
+            if self.drift <= REFRESH and self.curvature.least > EVEN * self.curvature.largest:
+                self.z = before_z + ((self.rows - before_rows) * self.curvature.inverse).T  # rows move by c dz
+            else:
+                self.z, self.drift = self.predictor(self.W, self.b), 0
             now = self.value()
             if now <= value + 1e-13 * abs(value):
                 value, boost = now, max(1.0, boost / 4.0)
@@ -237,7 +246,7 @@ class Iterate:
                 boost *= 4.0
                 past = []
             if boost == 1.0:
-                past.append((self.W[features], self.b))
+                past.append((self.W[features], self.b, self.z))
             if len(past) > MEMORY:
                 value = self._extrapolate_outer(features, past, value)
                 past = []
@@ -246,10 +255,11 @@ class Iterate:
                 break
         return spent
 
-    def _touch(self, ids: NDArray[Any]) -> None:
+    def _touch(self, ids: NDArray[np.int64]) -> None:
         self.is_touched[ids] = True
         self.touched = np.flatnonzero(self.is_touched)
-        self.features = np.sort(self.groups.features(self.touched))
+        self._is_touched_feature[self.groups.features(ids)] = True
+        self.features = np.flatnonzero(self._is_touched_feature)
 
     def refresh(self) -> None:
         """Compute z and rows anew: moved along for many sweeps, they collect rounding errors."""
@@ -279,12 +289,12 @@ class Iterate:
 
     def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
         """The same for the iteration over models, judged by F; returns F."""
-        past_W, past_b = (np.stack(part) for part in zip(*past, strict=True))
+        past_W, past_b, past_z = (np.stack(part) for part in zip(*past, strict=True))
         flat = past_W.reshape(len(past_W), -1)
         weights = affine_weights(flat, flat.shape[1])
         here: tuple[Any, ...] = self.W[features], self.b, self.z
         self.W[features], self.b = np.tensordot(weights, past_W[1:], axes=1), weights @ past_b[1:]
-        self.z = self.predictor(self.W, self.b)
+        self.z = np.tensordot(weights, past_z[1:], axes=1)  # the weights sum to one
         now = self.value()
         if now < value:
             return now
