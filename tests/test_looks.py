@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sparseopt import Groups, Problem
 from sparseopt.optimality import duality_gap
-from sparseopt.solvers import BlockDescent, descent, looks
+from sparseopt.solvers import BlockDescent, curvature, descent, iterate, looks
 from sparseopt.solvers.blocks import TIE, Terms
 from sparseopt.solvers.steps import Partition
 
@@ -75,6 +75,28 @@ def test_the_same_for_sparse_and_float32_designs(how: str) -> None:
     for design in (sp.csc_array(thin), X.astype(np.float32), sp.csc_array(thin.astype(np.float32))):
         told, true = told_and_true(problem_of("squares", how, design))
         np.testing.assert_allclose(told, true, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("target", ["huber", "logistic", "poisson", "multinomial"])
+def test_z_moves_with_the_coefficients(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    def distance() -> float:
+        work = BlockDescent(problem_of(target, "intercept"))
+        work.advance(work.problem.shrinkage, 1e-3)
+        return float(np.abs(work.point.z - work.problem.predictor(work.point.W, work.point.b)).max())
+
+    assert distance() < 1e-12
+    monkeypatch.setattr(iterate, "EVEN", 0.0)
+    monkeypatch.setattr(iterate, "REFRESH", 10**6)
+    assert distance() < 1e-6  # small curvatures amplify rounding
+    exact = curvature._measure
+
+    def wrong(c: Any, reference: Any, full: Any, inverse: Any) -> Any:
+        figures = exact(c, reference, full, inverse)
+        inverse *= 1.01
+        return figures
+
+    monkeypatch.setattr(curvature, "_measure", wrong)
+    assert distance() > 1e-6
 
 
 def unscaled(*args: Any) -> Any:

@@ -292,7 +292,9 @@ def test_nan_in_nan_out(name):
 def test_dual_scale_by_hand(loss, a, scale):
     a = np.array(a)
     assert loss.dual_scale(a) == pytest.approx(scale, rel=1e-15)
-    assert np.isfinite(loss.conjugate(loss.dual_scale(a) * a))
+    inside = loss.dual_scale(a) * a
+    assert np.isfinite(loss.conjugate(inside))
+    assert loss.inner_conjugate(inside) == loss.conjugate(inside)
     assert (loss.conjugate(a) == np.inf) == (scale < 1.0)
 
 
