@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -12,9 +13,8 @@ _Step = TypeVar("_Step")
 
 def shown(steps: Iterable[_Step], progress: bool | None, total: int | None = None) -> Iterable[_Step]:
     """`steps` behind a progress bar: after two seconds on a terminal, or as `progress` says."""
-    if progress is False:
+    if progress is False or (progress is None and not (sys.stderr and sys.stderr.isatty())):
         return steps
     from tqdm import tqdm
 
-    silent = None if progress is None else False  # None: unless standard error is a terminal
-    return tqdm(steps, total=total, delay=0.0 if progress else 2.0, disable=silent, leave=False)
+    return tqdm(steps, total=total, delay=0.0 if progress else 2.0, disable=False, leave=False)

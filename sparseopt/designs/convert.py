@@ -137,7 +137,7 @@ class _Alias:
 
 
 def _as_array(X: Any) -> NDArray[Any]:
-    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+    if type(X) is not np.ndarray and isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
         _refuse("a masked value", *map(int, np.argwhere(X.mask)[0]))
     try:
         return np.asarray(X)
