@@ -31,6 +31,7 @@ __all__ = [
     "duality_gap",
     "free_columns",
     "gradient_scale",
+    "positive",
     "prox_moves",
     "soft",
     "stationarity",
@@ -210,7 +211,11 @@ def prox_moves(problem: Problem, W: Array, gradient: Array, L: Array) -> tuple[A
 
 def step_bounds(problem: Problem, c: Array) -> Array:
     """L_g, (n_groups,): curvature of the loss in each block, from that in z, c (n,); positive also for zero blocks."""
-    L = block_curvature(problem.design, problem.groups, c)
+    return positive(block_curvature(problem.design, problem.groups, c))
+
+
+def positive(L: Array) -> Array:
+    """Curvatures L of all groups, those of zero blocks a little above zero."""
     return np.maximum(L, 1e-12 * L.max(initial=0.0) + 1e-300)
 
 

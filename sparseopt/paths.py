@@ -12,7 +12,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.optimality import duality_gap
+from sparseopt.optimality import duality_gap, gradient_scale
 from sparseopt.problem import Problem
 from sparseopt.solution import ConvergenceWarning, Path
 from sparseopt.solvers import BlockDescent, StreamedDescent, compress, descent_for
@@ -101,10 +101,10 @@ def path(
     array([0, 1])
     """
     lams = None if lams is None else _values(lams)
-    single = tol >= SINGLE and problem.shrinkage.is_group_lasso and problem.design.dtype == np.float32
+    single = tol >= SINGLE and problem.design.dtype == np.float32
     short = compress(problem, single, lambda pulls: _pays(problem, pulls, lams, n_lams, ratio))
     grid, found = _follow(problem, short, lams, n_lams, ratio, tol, max_epochs, progress)
-    if single and short is not None and not _holds(problem, grid[-1], found[-1], tol):
+    if single and short is not None and not _holds(problem, short[0], grid[-1], found[-1], tol):
         grid, found = _follow(problem, compress(problem), lams, n_lams, ratio, tol, max_epochs, progress)
     failed = sum(not done.status.ok for done, *_ in found)
     if failed:
@@ -161,15 +161,19 @@ def _pays(problem: Problem, pulls: Array, lams: Array | None, n_lams: int, ratio
     return bool(count * (LOOK * p + VISIT * active) >= p * p)
 
 
-def _holds(problem: Problem, lam: float, point: Point, tol: float) -> bool:
-    """Whether a gap found on a problem that was compressed in float32 is that of the problem itself.
+def _holds(problem: Problem, short: Problem, lam: float, point: Point, tol: float) -> bool:
+    """Whether accuracy on a problem that was compressed in float32 is accuracy on the problem itself.
 
-    Asked at the smallest lam: there coefficients are largest, and the thresholds for gradients smallest.
+    Asked at the smallest lam: there coefficients are largest, and the thresholds for gradients smallest. Where no gap
+    is known, accuracy is a move, and an error of the gradient moves a prox step by at most as much.
     """
     W = np.zeros((problem.design.shape[1], problem.n_outputs))
     W[point.rows[0]] = point.rows[1]
-    found = duality_gap(problem.at(float(lam)), W, point.b).relative
-    return bool(abs(found - point.progress.history[-1][2]) <= 0.1 * tol)
+    if problem.shrinkage.is_group_lasso:
+        found = duality_gap(problem.at(float(lam)), W, point.b).relative
+        return bool(abs(found - point.progress.history[-1][2]) <= 0.1 * tol)
+    error = problem.gradient(W, point.b)[0] - short.gradient(W)[0]
+    return bool(problem.groups.norms(error).max() <= 0.1 * tol * gradient_scale(short))
 
 
 def lam_grid(problem: Problem, lams: ArrayLike | None = None, n_lams: int = 100, ratio: float | None = None) -> Array:

@@ -10,8 +10,9 @@ import pytest
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sparseopt import Groups, Problem
+from sparseopt import L2, MCP, SCAD, Groups, LogSum, Problem, Scaled
 from sparseopt.optimality import duality_gap
+from sparseopt.penalty import Penalty, Separable
 from sparseopt.solvers import BlockDescent, curvature, descent, iterate, looks
 from sparseopt.solvers.blocks import TIE, Terms
 from sparseopt.solvers.steps import Partition
@@ -138,12 +139,15 @@ def test_a_look_at_all_groups_says_what_arrays_say() -> None:
     W[groups[2]] = W[groups[4]] = 0.0
     terms = Terms(0.3, 0.1, 0.5, False, False)
     u, threshold = np.empty(5), np.empty(5)
-    value = looks.stand(partition, terms, np.arange(5), W, u, threshold)
+    value = looks.stand(Separable(L2()), partition, terms, np.arange(5), W, u, threshold)
     np.testing.assert_allclose(u, groups.norms(W), rtol=1e-14)
     np.testing.assert_allclose(threshold, [-1.0, -1.0, 0.6 * TIE, -1.0, 0.21 * TIE], rtol=1e-14)
     seen = W[groups.expand(groups.weights > 0.0)]
     omega = 0.3 * groups.weights @ groups.norms(W) + 0.1 * np.abs(seen).sum() + 0.25 * (seen**2).sum()
     np.testing.assert_allclose(value, omega, rtol=1e-13)
+    for q in (MCP(3.0), LogSum(0.5), Scaled(SCAD(3.7), 0.2)):
+        found = looks.worth(Separable(q), partition, terms, np.arange(5), W)
+        np.testing.assert_allclose(found, Penalty(q, groups, 0.4, 0.25, 0.5).value(W), rtol=1e-13)
     norms = np.array([0.2, 9.0, 0.9, 0.5, 0.1])
     chosen = np.array([True, True, False, True, False])
     found = looks.judge(partition, terms, u, norms, norms > threshold, chosen)

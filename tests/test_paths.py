@@ -14,6 +14,7 @@ import pytest
 import scipy.sparse as sp
 
 from sparseopt import L2, MCP, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path, paths
+from sparseopt.designs import Dense
 from sparseopt.optimality import duality_gap
 from sparseopt.solution import ConvergenceWarning
 from sparseopt.solvers import compress
@@ -242,6 +243,30 @@ def test_a_nearly_perfect_fit_needs_float64(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(paths, "_holds", lambda *_: True)
     solutions = path(nearly_perfect(1e-3), n_lams=30, ratio=1e-7, tol=1e-3)
     assert max(duality_gap(s.problem, s.w, s.intercept).relative for s in solutions) > 1e-2
+
+
+@pytest.mark.parametrize("penalty", ["mcp", "scad", "log", "l2"])
+def test_samples_that_were_compressed_badly_are_noticed(monkeypatch: pytest.MonkeyPatch, penalty: str) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(2000, 24)).astype(np.float32)
+    y = X[:, :6].sum(axis=1) + rng.normal(size=2000)
+    problem = Problem.build(X, y, groups=3, penalty=penalty)
+
+    def bad(problem: Problem, single: bool = False, *rest: Any) -> Any:
+        short, intercept = compress(problem, single, *rest)
+        off = 1.01 if single else 1.0
+        return replace(short, design=Dense(off * short.design.columns)), intercept
+
+    def worst() -> float:
+        answers = path(problem, n_lams=8, ratio=0.05, tol=1e-3)
+        return max(duality_gap(a.problem, a.w, a.intercept).relative if penalty == "l2" else a.stationarity
+                   for a in answers)  # fmt: skip
+
+    assert worst() <= 1.2e-3
+    monkeypatch.setattr(paths, "compress", bad)
+    assert worst() <= 1.2e-3
+    monkeypatch.setattr(paths, "_holds", lambda *_: True)
+    assert worst() > 2e-3
 
 
 def test_paths_with_and_without_compression_agree() -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from sparseopt.designs.columns import dense_columns, in_memory, take_columns
 from sparseopt.designs.convert import Design, as_design, writeable_design
 from sparseopt.designs.csc import Csc
-from sparseopt.designs.curvature import block_curvature, block_grams, gradient_and_curvature
+from sparseopt.designs.curvature import block_curvature, block_grams, first_curvature, gradient_and_curvature
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks
 from sparseopt.designs.window import ROOM, Window, nearby, window
@@ -36,6 +36,7 @@ __all__ = [
     "block_curvature",
     "block_grams",
     "dense_columns",
+    "first_curvature",
     "gradient_and_curvature",
     "in_memory",
     "nearby",

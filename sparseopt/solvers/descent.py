@@ -27,12 +27,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.optimality import dual_bound, free_columns, gradient_scale, prox_moves, step_bounds
+from sparseopt.optimality import dual_bound, free_columns, gradient_scale, prox_moves
 from sparseopt.penalty import Lifted, Penalty
 from sparseopt.problem import Problem
 from sparseopt.regularizers import L2
 from sparseopt.solution import ConvergenceWarning, Solution, Status
 from sparseopt.solvers.blocks import TIE
+from sparseopt.solvers.bounds import StepBounds
 from sparseopt.solvers.gradients import PATIENCE, Gradients
 from sparseopt.solvers.iterate import Iterate
 from sparseopt.solvers.looks import cross, judge, prox_move, stand, wake, weighted_square
@@ -130,7 +131,7 @@ class BlockDescent:
         self.floor = 1e-15 * self.objective  # a gap below it is rounding
         self.care = CARE  # change allowed at the end of `minimise`, as a share of the tolerance
         self.warm = start is not None
-        self._curvatures: tuple[Array, Array] | None = None
+        self.step_bounds = StepBounds(problem)
 
     def solve(self, penalty: Penalty, tol: float = 1e-6, max_epochs: int = 10_000) -> Solution:
         """The solution for one penalty, from where the last one ended."""
@@ -255,7 +256,7 @@ class BlockDescent:
         rows = point.dual_rows(free_columns(self._current) if point.has_free else None)
         self.gradients.at(rows)
         u, threshold = np.empty(len(chosen)), np.empty(len(chosen))
-        omega = stand(point.partition, point.terms, point.touched, point.W, u, threshold)
+        omega = stand(point.shape, point.partition, point.terms, point.touched, point.W, u, threshold)
         # One look: exact for the blocks that limit the dual point, and for sleeping ones that may wake.
         above = self.gradients.above(threshold, point.terms.entry)
         norms = self._gradient_norms()
@@ -310,21 +311,23 @@ class BlockDescent:
         if point.convex:
             return np.flatnonzero(self._exceeding(self._waking(), among))
         rest = self._lifted_total(point.norms())
-        while True:  # a group that does not wake under an upper bound of its gradient does not wake
+        while True:  # an upper bound of its gradient and a lower one of its curvature let a group wake too easily
             ids = np.flatnonzero(among)
             out = np.zeros(len(ids), dtype=np.bool_)
-            norms, L = self._gradient_norms(), self._all_curvatures()
-            wake(point.shape, point.terms, point.partition, L, norms, ids, rest, out)
+            wake(point.shape, point.terms, point.partition, self._curvatures(), self._gradient_norms(), ids, rest, out)
             among = np.zeros_like(among)
             among[ids[out]] = True
-            if not self.gradients.ensure(among):
+            if not (self.gradients.ensure(among) or self._sharpen(among)):
                 return ids[out]
 
     def _largest_move(self, ids: NDArray[np.int64], A: Array, rest: float) -> float:
         """`stationarity` of the groups in the working set; those outside are zero, and `_wakes` has judged them."""
         point = self.point
+        chosen = np.zeros(len(self.problem.groups), dtype=np.bool_)
+        chosen[ids] = True
+        self._sharpen(chosen)
         move = prox_move(
-            point.shape, point.terms, point.partition, self._all_curvatures(), point.W, self.gradients.V, ids, rest
+            point.shape, point.terms, point.partition, self._curvatures(), point.W, self.gradients.V, ids, rest
         )
         if self.problem.intercept:
             move = max(move, float(np.linalg.norm(A.sum(axis=0))))
@@ -345,7 +348,8 @@ class BlockDescent:
         point = self.point
         if point.convex or point.loss.is_quadratic:
             return False
-        target, moves = prox_moves(self._current, point.W, self.gradients.V, self._all_curvatures())
+        self._sharpen(point.is_touched)
+        target, moves = prox_moves(self._current, point.W, self.gradients.V, self._curvatures())
         value = point.value()
         here = point.W, point.b, point.z
         moves[~point.is_touched] = 0.0  # the gradient of others may be an estimate
@@ -360,11 +364,10 @@ class BlockDescent:
             point.W, point.b, point.z = here
         return False
 
-    def _all_curvatures(self) -> Array:
-        """L_g of all groups at this point, with the loss's own curvature."""
-        if self._curvatures is not None and self.point.loss.is_quadratic:
-            return self._curvatures[1]
-        c = self.point.loss_curvature()
-        if self._curvatures is None or not np.array_equal(self._curvatures[0], c):
-            self._curvatures = c, step_bounds(self.problem, c)
-        return self._curvatures[1]
+    def _curvatures(self) -> Array:
+        """L_g of all groups at this point, with the loss's own curvature; a lower bound where it was not sharpened."""
+        return self.step_bounds.at(self.point.loss_curvature())
+
+    def _sharpen(self, among: NDArray[np.bool_]) -> bool:
+        """Make L_g exact for the groups `among`; whether any was not."""
+        return self.step_bounds.sharpen(self.point.loss_curvature(), among)

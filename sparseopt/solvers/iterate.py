@@ -25,14 +25,14 @@ from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, Work
 from sparseopt.solvers.curvature import Curvature
 from sparseopt.solvers.extrapolation import MEMORY, affine_weights, block_norm
-from sparseopt.solvers.looks import l2_value, weighted_square
+from sparseopt.solvers.looks import weighted_square, worth
 from sparseopt.solvers.steps import Partition, descend
 
 __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
 REFRESH = 25  # sweeps after which z is computed anew
-EVEN = 1e-6  # least curvature over the largest from which on z is taken from the rows of the model
+EVEN = 1e-3  # least curvature over the largest from which on z is taken from the rows of the model
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
 
 
@@ -75,7 +75,8 @@ class Iterate:
         self._is_touched_feature = np.zeros(problem.design.shape[1], dtype=np.bool_)
         self._touch(np.flatnonzero(self.groups.norms(self.W)))
         self._z: Array | None = None
-        self._known_loss: float | None = None  # at z, of losses other than squares
+        self._known_loss: float | None = None  # at z, of losses other than squares; the next as well
+        self._known_curvature: Array | None = None
         self.curvature = Curvature(problem)
         if self.loss.is_quadratic:
             self.curvature.at(self.loss.s)
@@ -119,7 +120,7 @@ class Iterate:
 
     @z.setter
     def z(self, value: Array) -> None:
-        self._z, self._known_loss = value, None
+        self._z, self._known_loss, self._known_curvature = value, None, None
 
     def loss_value(self) -> float:
         """L(z)."""
@@ -131,13 +132,17 @@ class Iterate:
 
     def loss_curvature(self) -> Array:
         """Curvature of the loss here, (n,)."""
-        return self.curvature.full if self.loss.is_quadratic else self.loss.curvature(self.z)
+        if self.loss.is_quadratic:
+            return self.curvature.full
+        if self._known_curvature is None:
+            self._known_curvature = self.loss.curvature(self.z)
+        return self._known_curvature
 
     def omega(self, norms: Array | None = None) -> float:
         """Omega(W)."""
         penalty, terms = self.penalty, self.terms
-        if self.convex:
-            return l2_value(self.partition, terms, self.touched, self.W)
+        if self.convex or isinstance(self.shape, Separable):
+            return worth(self.shape, self.partition, terms, self.touched, self.W)
         total = 0.0
         if terms.block:
             total = terms.block * penalty.group_term(self.norms() if norms is None else norms)
@@ -203,7 +208,7 @@ class Iterate:
         """Renew the model at this point; its curvature raised by `boost`."""
         self.rows = np.ascontiguousarray(self.loss.derivative(self.z).T)
         if not self.loss.is_quadratic:
-            c, bound = boost * self.loss.curvature(self.z), self.loss.curvature_bound()
+            c, bound = boost * self.loss_curvature(), self.loss.curvature_bound()
             # Jumps of a nonconvex prox depend on the step, so there every block needs its own curvature, unraised.
             self.curvature.at(c if bound is None else np.minimum(c, bound), reuse=self.convex)
         self._optimise_intercept()

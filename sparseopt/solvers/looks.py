@@ -1,6 +1,6 @@
 """What the solver asks of all groups at once, in compiled code: u_g = ||w_g||, V = X'A the gradient, v_g = ||V_g||.
 
-    l2_value    the penalty with q = L2
+    worth       the penalty, where groups do not see each other
     stand       the same, and beyond which v_g a group is to be looked at: lam_g where u_g = 0, else 0
     judge       the largest c <= 1 with c v_g <= lam_g, and how many groups are to join the working set
     wake        whether a prox step from zero leaves zero
@@ -19,19 +19,21 @@ from sparseopt.jit import brief_kernel, kernel, vectorized_kernel
 from sparseopt.solvers.blocks import TIE
 from sparseopt.solvers.extrapolation import block_norm
 
-__all__ = ["cross", "judge", "l2_value", "prox_move", "stand", "wake", "weighted_square"]
+__all__ = ["cross", "judge", "prox_move", "stand", "wake", "weighted_square", "worth"]
 
 
 @brief_kernel
-def l2_value(groups, terms, ids, W):
-    """Omega(W) with q = L2, from the groups `ids`, the only ones that may be nonzero."""
+def worth(shape, groups, terms, ids, W):
+    """Omega(W) from the groups `ids`, the only ones that may be nonzero."""
     total = 0.0
     for g in ids:
         omega = groups.omega[g]
         if omega == 0.0:
             continue
         u = block_norm(groups, g, W)
-        total += terms.block * omega * u + 0.5 * terms.ridge * u * u
+        if terms.block > 0.0:
+            total += terms.block * shape.part(u, omega)
+        total += 0.5 * terms.ridge * u * u
         if terms.entry > 0.0:
             for j in range(groups.indptr[g], groups.indptr[g + 1]):
                 for k in range(W.shape[1]):
@@ -40,7 +42,7 @@ def l2_value(groups, terms, ids, W):
 
 
 @brief_kernel
-def stand(groups, terms, ids, W, u, threshold):
+def stand(shape, groups, terms, ids, W, u, threshold):
     """Fill u and `threshold`: a sleeping group beyond it wakes, other groups are looked at in any case."""
     u[:] = 0.0
     for g in ids:
@@ -48,7 +50,7 @@ def stand(groups, terms, ids, W, u, threshold):
     for g in range(len(u)):
         omega = groups.omega[g]
         threshold[g] = terms.block * omega * TIE if u[g] == 0.0 and omega > 0.0 else -1.0
-    return l2_value(groups, terms, ids, W)
+    return worth(shape, groups, terms, ids, W)
 
 
 @brief_kernel

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.designs import RowBlocks, block_curvature, gradient_and_curvature
 from sparseopt.losses import Squares
-from sparseopt.optimality import soft, step_bounds
+from sparseopt.optimality import positive, soft, step_bounds
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution
@@ -78,6 +78,7 @@ class StreamedDescent(BlockDescent):
         if isinstance(self.store, Columns):
             self.gradients: Any = _Passes(self.store, problem, A, V)
         self._tol = 0.0
+        self._L: tuple[Array, Array] | None = None  # the curvature of the loss, and those of the groups at it
         self._of_all = False  # whether the curvatures last computed are those of all groups
         self._guessing = False  # whether those of another point will do
 
@@ -132,9 +133,9 @@ class StreamedDescent(BlockDescent):
         if isinstance(self.store, Columns):
             self.gradients.only_held = False
             c = self.point.loss_curvature()
-            known = self._of_all and self._curvatures is not None and np.array_equal(self._curvatures[0], c)
+            known = self._of_all and self._L is not None and np.array_equal(self._L[0], c)
             if not (self.point.convex or known or self.point.is_held.all()):
-                self._curvatures, self._of_all = (c, self.gradients.with_curvatures(self.point.rows, c)), True
+                self._L, self._of_all = (c, self.gradients.with_curvatures(self.point.rows, c)), True
         found = super()._check(chosen)
         self._look_ahead()
         return found
@@ -146,31 +147,34 @@ class StreamedDescent(BlockDescent):
         if isinstance(self.store, Span):
             self.gradients = Gradients(self.point.problem.design, self.whole.groups, self.gradients.patience)
         elif not self._of_all:
-            self._curvatures = None  # not those of the groups that are new
+            self._L = None  # not those of the groups that are new
         self.problem = self.point.problem
 
     def _look_ahead(self) -> None:
         self.point.rank = np.argsort(-_scores(self._gradient_norms(), self.whole.groups.weights))
 
-    def _all_curvatures(self) -> Array:
+    def _curvatures(self) -> Array:
         """L_g of all groups at this point, with the loss's own curvature, and of the whole design."""
         if isinstance(self.store, Span):
-            if self._curvatures is None:
-                self._curvatures = self.whole.loss.s, step_bounds(self.whole, self.whole.loss.s)
-            return self._curvatures[1]
+            if self._L is None:
+                self._L = self.whole.loss.s, step_bounds(self.whole, self.whole.loss.s)
+            return self._L[1]
         c = self.point.loss_curvature()
-        if self._curvatures is not None and (self._of_all or self.gradients.only_held):
-            before, L = self._curvatures
+        if self._L is not None and (self._of_all or self.gradients.only_held):
+            before, L = self._L
             if self._guessing or np.array_equal(before, c):
                 return L
         if self.gradients.only_held or self.point.is_held.all():
             ids = np.flatnonzero(self.point.is_held)
             L = np.ones(len(self.whole.groups))  # of the others, whose gradients count as zero
             L[ids] = block_curvature(self.problem.design, self.whole.groups, c, ids)
-            self._curvatures, self._of_all = (c, _positive(L)), bool(self.point.is_held.all())
+            self._L, self._of_all = (c, positive(L)), bool(self.point.is_held.all())
         else:
-            self._curvatures, self._of_all = (c, step_bounds(self.whole, c)), True
-        return self._curvatures[1]
+            self._L, self._of_all = (c, step_bounds(self.whole, c)), True
+        return self._L[1]
+
+    def _sharpen(self, among: NDArray[np.bool_]) -> bool:
+        return False  # they are exact, or of the groups held
 
 
 class _Fetching(Iterate):
@@ -251,7 +255,7 @@ class _Passes:
         """The same, and L_g for c, in one pass."""
         self.rows, self.complete = rows.copy(), True
         self.V, L = gradient_and_curvature(self.design, self.groups, rows.T, c)
-        return _positive(L)
+        return positive(L)
 
     def norms(self, mu: float) -> Array:
         """||soft(X_g'A, mu)||."""
@@ -264,11 +268,6 @@ class _Passes:
     def ensure(self, among: NDArray[np.bool_]) -> bool:
         """Whether any of the groups `among` was not exact: none."""
         return False
-
-
-def _positive(L: Array) -> Array:
-    """As `step_bounds` has it."""
-    return np.maximum(L, 1e-12 * L.max(initial=0.0) + 1e-300)
 
 
 def _scores(norms: Array, omega: Array) -> Array:
