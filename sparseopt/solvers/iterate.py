@@ -232,7 +232,7 @@ class Iterate:
             return spent
         spent, boost, value = 0, 1.0, self.value()
         features = self.groups.features(ids)
-        past: list[tuple[Array, Array, Array]] = []
+        past: list[tuple[Array, Array]] = []
         while spent < budget:
             self.curvature.include(ids)
             before_W, before_b, before_z, before_rows = self.W.copy(), self.b, self.z, self.rows.copy()
@@ -251,7 +251,7 @@ class Iterate:
                 boost *= 4.0
                 past = []
             if boost == 1.0:
-                past.append((self.W[features], self.b, self.z))
+                past.append((self.W[features], self.b))
             if len(past) > MEMORY:
                 value = self._extrapolate_outer(features, past, value)
                 past = []
@@ -294,12 +294,12 @@ class Iterate:
 
     def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
         """The same for the iteration over models, judged by F; returns F."""
-        past_W, past_b, past_z = (np.stack(part) for part in zip(*past, strict=True))
+        past_W, past_b = (np.stack(part) for part in zip(*past, strict=True))
         flat = past_W.reshape(len(past_W), -1)
         weights = affine_weights(flat, flat.shape[1])
         here: tuple[Any, ...] = self.W[features], self.b, self.z
         self.W[features], self.b = np.tensordot(weights, past_W[1:], axes=1), weights @ past_b[1:]
-        self.z = np.tensordot(weights, past_z[1:], axes=1)  # the weights sum to one
+        self.z = self.predictor(self.W, self.b)  # weights can be large, and F is compared to 13 digits
         now = self.value()
         if now < value:
             return now
