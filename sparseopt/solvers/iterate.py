@@ -32,6 +32,7 @@ __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
 REFRESH = 25  # sweeps after which z is computed anew
+ROUNDING = 1e-13  # rise of F, over F, that is no rise
 EVEN = 1e-3  # least curvature over the largest from which on z is taken from the rows of the model
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
 
@@ -238,13 +239,17 @@ class Iterate:
             before_W, before_b, before_z, before_rows = self.W.copy(), self.b, self.z, self.rows.copy()
             count, first = self._descend(ids, goal, budget - spent, INEXACT)
             spent += count
-            self.drift += count
+            drifted, self.drift = self.drift > 0, self.drift + count
             if self.drift <= REFRESH and self.curvature.least > EVEN * self.curvature.largest:
                 self.z = before_z + ((self.rows - before_rows) * self.curvature.inverse).T  # rows move by c dz
             else:
                 self.z, self.drift = self.predictor(self.W, self.b), 0
             now = self.value()
-            if now <= value + 1e-13 * abs(value):
+            if now > value + ROUNDING * abs(value) and (drifted or self.drift):
+                before_z, value = self._afresh(before_W, before_b)
+                self.z, now = self._afresh(self.W, self.b)
+                self.drift = 0
+            if now <= value + ROUNDING * abs(value):
                 value, boost = now, max(1.0, boost / 4.0)
             else:
                 self.W, self.b, self.z = before_W, before_b, before_z
@@ -291,6 +296,14 @@ class Iterate:
         """The sigma for which the true rows, r - sigma c, sum to zero."""
         total = self.curvature.total
         self.sigma = self.rows.sum(axis=1) / total if total > 0.0 else np.zeros(len(self.rows))
+
+    def _afresh(self, W: Array, b: Array) -> tuple[Array, float]:
+        """z of some coefficients without drift, and F there."""
+        here = self.W, self.b, self.z
+        self.W, self.b, self.z = W, b, self.predictor(W, b)
+        found = self.z, self.value()
+        self.W, self.b, self.z = here
+        return found
 
     def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
         """The same for the iteration over models, judged by F; returns F."""
