@@ -38,6 +38,7 @@ class Curvature:
         self.n, self.p = problem.design.shape
         self.means = np.zeros(self.p if problem.intercept else 0)
         self._mean_known = np.zeros(len(problem.groups), dtype=np.bool_)
+        self.reference: Array = np.zeros(0)
         self._forget_blocks()
 
     def at(self, c: Array, reuse: bool = True) -> None:
