@@ -165,7 +165,7 @@ def _holds(problem: Problem, short: Problem, lam: float, point: Point, tol: floa
     """Whether accuracy on a problem that was compressed in float32 is accuracy on the problem itself.
 
     Asked at the smallest lam: there coefficients are largest, and the thresholds for gradients smallest. Where no gap
-    is known, accuracy is a move, and an error of the gradient moves a prox step by at most as much.
+    is known, accuracy is a move, and an error of the gradient changes a move by about as much, except at a jump.
     """
     W = np.zeros((problem.design.shape[1], problem.n_outputs))
     W[point.rows[0]] = point.rows[1]

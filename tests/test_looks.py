@@ -10,8 +10,8 @@ import pytest
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sparseopt import L2, MCP, SCAD, Groups, LogSum, Problem, Scaled
-from sparseopt.optimality import duality_gap
+from sparseopt import L0, L2, MCP, SCAD, Groups, LogSum, Problem, Scaled
+from sparseopt.optimality import duality_gap, step_bounds
 from sparseopt.penalty import Penalty, Separable
 from sparseopt.solvers import BlockDescent, curvature, descent, iterate, looks
 from sparseopt.solvers.blocks import TIE, Terms
@@ -98,6 +98,27 @@ def test_z_moves_with_the_coefficients(monkeypatch: pytest.MonkeyPatch, target: 
 
     monkeypatch.setattr(curvature, "_measure", wrong)
     assert distance() > 1e-6
+
+
+@pytest.mark.parametrize("q", [MCP(3.0), MCP(1.2), LogSum(0.5), Scaled(SCAD(3.7), 0.2), L0()], ids=repr)
+def test_lower_bounds_of_curvature_change_no_decision(q: Any) -> None:
+    """Groups that wake, with curvatures made exact only where needed, are those with all of them exact."""
+    woken = 0
+    for lam in (0.3, 0.1, 0.03):
+        problem = Problem.build(X, TARGETS["squares"], groups=3, penalty=q, lam=lam)
+        work = BlockDescent(problem)
+        work.point.take(problem.shrinkage)
+        work.gradients.at(work.point.rows)
+        everything = np.ones(len(problem.groups), dtype=np.bool_)
+        lazy = work._wakes(everything)
+        bound = work._curvatures().copy()
+        work._sharpen(everything)
+        exact = work._curvatures()
+        assert (bound <= exact).all()
+        np.testing.assert_array_equal(lazy, work._wakes(everything))
+        np.testing.assert_allclose(exact, step_bounds(problem, problem.loss.s), rtol=1e-12)
+        woken += len(lazy)
+    assert 0 < woken < 3 * len(problem.groups)
 
 
 def unscaled(*args: Any) -> Any:
