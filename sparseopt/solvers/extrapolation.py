@@ -26,29 +26,32 @@ def extrapolate(shape, groups, terms, model, blocks, order, W, rows, sigma, past
     features = 0
     for g in order:
         features += groups.indptr[g + 1] - groups.indptr[g]
-    weights = affine_weights(past_W.reshape(len(past_W), past_W[0].size), features * W.shape[1])
+    weights = affine_weights(past_W, features)
     before = _model_value(shape, groups, terms, model, blocks, W, rows, sigma)
     _combine(weights, past_W)
     _combine(weights, past_rows)
     _combine(weights, past_sigma)
     _restore(groups, order, past_W[0], W)
-    if _model_value(shape, groups, terms, model, blocks, W, past_rows[0], past_sigma[0]) < before:
-        rows[:] = past_rows[0]
-        sigma[:] = past_sigma[0]
+    if _model_value(shape, groups, terms, model, blocks, W, past_rows[0], past_sigma[0, 0]) < before:
+        for k in range(len(rows)):
+            sigma[k] = past_sigma[0, 0, k]
+            for i in range(rows.shape[1]):
+                rows[k, i] = past_rows[0, k, i]
     else:
         _restore(groups, order, past_W[len(weights)], W)
 
 
 @kernel
-def affine_weights(past, size):
-    """The weights, of sum one, that make the combined last steps of an iteration smallest; past is (m + 1, >= size)."""
+def affine_weights(past, features):
+    """The weights, of sum one, that make the combined last steps of an iteration smallest; past is (m + 1, p, K)."""
     m = len(past) - 1
     gram = np.zeros((m, m))
-    for j in range(size):
-        for a in range(m):
-            step = past[a + 1, j] - past[a, j]
-            for b in range(a + 1):
-                gram[a, b] += step * (past[b + 1, j] - past[b, j])
+    for j in range(features):
+        for k in range(past.shape[2]):
+            for a in range(m):
+                step = past[a + 1, j, k] - past[a, j, k]
+                for b in range(a + 1):
+                    gram[a, b] += step * (past[b + 1, j, k] - past[b, j, k])
     trace = 0.0
     for a in range(m):
         trace += gram[a, a]
@@ -58,33 +61,41 @@ def affine_weights(past, size):
             gram[b, a] = gram[a, b]
     weights = np.ones(m)
     semidefinite_solve(gram, m, weights)
-    total = weights.sum()
-    if not np.abs(weights).sum() < 1e4 * abs(total):  # cancellation: z and rows would no longer fit W
-        weights[:] = 0.0
-        weights[m - 1] = 1.0
-        return weights
-    return weights / total
+    total = 0.0
+    size = 0.0
+    for a in range(m):
+        total += weights[a]
+        size += abs(weights[a])
+    cancels = not size < 1e4 * abs(total)  # z and rows would no longer fit W
+    for a in range(m):
+        weights[a] = (1.0 if a == m - 1 else 0.0) if cancels else weights[a] / total
+    return weights
 
 
 @kernel
 def _combine(weights, past):
     """past[0] = the sum of weights[i] past[i + 1]."""
-    flat = past.reshape(past.shape[0], past[0].size)
-    for j in range(flat.shape[1]):
-        total = 0.0
-        for i in range(len(weights)):
-            total += weights[i] * flat[i + 1, j]
-        flat[0, j] = total
+    for j in range(past.shape[1]):
+        for k in range(past.shape[2]):
+            total = 0.0
+            for i in range(len(weights)):
+                total += weights[i] * past[i + 1, j, k]
+            past[0, j, k] = total
 
 
 @kernel
-def store(groups, order, W, stored):
-    """stored = the coefficients of some blocks, block after block."""
+def store(groups, order, W, rows, sigma, past_W, past_rows, past_sigma, i):
+    """Keep the present point as number i of the past: coefficients of some blocks, block after block."""
+    # Loops, because a slice that is assigned to brings along the code that words its error.
+    for k in range(len(rows)):
+        past_sigma[i, 0, k] = sigma[k]
+        for j in range(rows.shape[1]):
+            past_rows[i, k, j] = rows[k, j]
     at = 0
     for g in order:
         for j in range(groups.indptr[g], groups.indptr[g + 1]):
             for k in range(W.shape[1]):
-                stored[at, k] = W[groups.indices[j], k]
+                past_W[i, at, k] = W[groups.indices[j], k]
             at += 1
 
 

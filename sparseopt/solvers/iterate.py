@@ -308,8 +308,7 @@ class Iterate:
     def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
         """The same for the iteration over models, judged by F; returns F."""
         past_W, past_b = (np.stack(part) for part in zip(*past, strict=True))
-        flat = past_W.reshape(len(past_W), -1)
-        weights = affine_weights(flat, flat.shape[1])
+        weights = affine_weights(past_W, past_W.shape[1])
         here: tuple[Any, ...] = self.W[features], self.b, self.z
         self.W[features], self.b = np.tensordot(weights, past_W[1:], axes=1), weights @ past_b[1:]
         self.z = self.predictor(self.W, self.b)  # weights can be large, and F is compared to 13 digits

@@ -108,7 +108,7 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
     n_rows = W.shape[1]
     past_W = np.empty((MEMORY + 1, features, n_rows))
     past_rows = np.empty((MEMORY + 1, n_rows, rows.shape[1]))
-    past_sigma = np.empty((MEMORY + 1, n_rows))
+    past_sigma = np.empty((MEMORY + 1, 1, n_rows))
     while spent < budget:
         change, move, total = sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work)
         spent += 1
@@ -138,9 +138,7 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
                 measure = move if by_move else change
                 if measure <= enough:
                     break
-                store(groups, nonzero, W, past_W[at])
-                past_rows[at] = rows
-                past_sigma[at] = sigma
+                store(groups, nonzero, W, rows, sigma, past_W, past_rows, past_sigma, at)
             if measure <= enough:
                 break
             extrapolate(shape, groups, terms, model, blocks, nonzero, W, rows, sigma, past_W, past_rows, past_sigma)
