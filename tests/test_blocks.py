@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from sparseopt import L0, MCP, SCAD, Arctan, Capped, Laplace, LogSum, Power, TransformedL1
+from sparseopt.jit import kernel
 from sparseopt.penalty import Separable
-from sparseopt.solvers.blocks import Terms, Work, concave_step, proximal_step
+from sparseopt.solvers.blocks import Terms, Work
+from sparseopt.solvers.kinds import Concave, Proximal
 
 PENALTIES = [
     MCP(1.5),
@@ -25,6 +27,11 @@ PENALTIES = [
 OMEGA = 1.3
 
 
+@kernel
+def _step(kind, work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
+    return kind.step(work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total)
+
+
 class Block:
     """min over w of <g, w - old> + (w - old)'H(w - old) / 2 + block omega q(||w||) + ridge ||w||^2 / 2."""
 
@@ -36,7 +43,7 @@ class Block:
         self.H = basis @ np.diag(self.vals) @ basis.T
         self.old = np.zeros((outputs, d)) if zero else rng.normal(size=(outputs, d))
         self.gradient = 2.0 * rng.normal(size=(outputs, d))
-        self.shape, self.terms = Separable(q), Terms(0.9, 0.0, ridge, False, True)
+        self.shape, self.terms = Separable(q), Terms(0.9, 0.0, ridge)
 
     def value(self, w: np.ndarray) -> float:
         step = w - self.old
@@ -59,10 +66,8 @@ class Block:
         work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
         work.gradient[:], work.old[:] = self.gradient, self.old
         vals, vecs = self.vals.copy(), self.vecs.ravel().copy()
-        if kind is concave_step:
-            moved, first = kind(work, d, vals, 0, vecs, 0, self.shape, OMEGA, self.terms)
-        else:
-            moved, first = kind(work, d, vals, 0, vecs, 0, self.shape, OMEGA, 0.0, self.terms)
+        was_zero = not self.old.any()
+        moved, first, _ = _step(kind, work, d, was_zero, vals, 0, vecs, 0, self.shape, OMEGA, self.terms, 0.0)
         return work.new.copy(), moved, first
 
 
@@ -81,7 +86,7 @@ def blocks(q: Any) -> list[Block]:
 def test_concave_steps_lower_the_model_and_rest_where_prox_steps_do(q: Any) -> None:
     left = []
     for block in blocks(q):
-        new, moved, first = block.step(concave_step)
+        new, moved, first = block.step(Concave())
         assert block.value(new) <= block.value(block.old) + 1e-12 * abs(block.value(block.old))
         assert moved == pytest.approx(np.vdot((new - block.old) @ block.H, new - block.old), rel=1e-9, abs=1e-12)
         assert first == pytest.approx(block.moved_by_prox(block.old), rel=1e-9, abs=1e-12)
@@ -91,8 +96,8 @@ def test_concave_steps_lower_the_model_and_rest_where_prox_steps_do(q: Any) -> N
 
 @pytest.mark.parametrize("q", PENALTIES, ids=str)
 def test_concave_steps_go_no_less_far_than_proximal_ones(q: Any) -> None:
-    ours = np.array([block.value(block.step(concave_step)[0]) for block in blocks(q)])
-    proximal = np.array([block.value(block.step(proximal_step)[0]) for block in blocks(q)])
+    ours = np.array([block.value(block.step(Concave())[0]) for block in blocks(q)])
+    proximal = np.array([block.value(block.step(Proximal())[0]) for block in blocks(q)])
     assert (ours <= proximal + 1e-3 * np.abs(proximal)).mean() > 0.9
 
 
@@ -111,7 +116,7 @@ def wrong_tangent(name: str) -> Any:
             return {"no omega": right / omega, "none": 0.0, "at zero": omega * self.shape.q.slope_at_zero()}[name]
 
     def step(work: Work, d: int, vals: Any, at: int, vecs: Any, vec_at: int, shape: Any, omega: float, terms: Terms):
-        return concave_step.py_func(work, d, vals, at, vecs, vec_at, Wrong(shape), omega, terms)
+        return Concave().step(work, d, False, vals, at, vecs, vec_at, Wrong(shape), omega, terms, 0.0)[:2]
 
     return step
 

@@ -158,7 +158,7 @@ def test_a_look_at_all_groups_says_what_arrays_say() -> None:
     partition = Partition(groups.indices, groups.indptr, groups.weights)
     W = rng.standard_normal((15, 2))
     W[groups[2]] = W[groups[4]] = 0.0
-    terms = Terms(0.3, 0.1, 0.5, False, False)
+    terms = Terms(0.3, 0.1, 0.5)
     u, threshold = np.empty(5), np.empty(5)
     value = looks.stand(Separable(L2()), partition, terms, np.arange(5), W, u, threshold)
     np.testing.assert_allclose(u, groups.norms(W), rtol=1e-14)

@@ -1,15 +1,8 @@
-"""Steps in one block, in compiled code: the loss is replaced by a quadratic with curvature H = V diag(e) V'.
+"""What compiled code knows of blocks, and the step in one without penalty.
 
-    exact      q = L2: theta = V'w solves theta_i = a_i r / ((e_i + ridge) r + lam_g) with r = ||theta|| and
-               a = e o theta_0 - V' grad: one equation for r. Newton on 1 / sqrt(s(r)) - 1, where
-               s(r) = sum_i a_i^2 / ((e_i + ridge) r + lam_g)^2; it is concave, so the iterates rise to the root
-    free       omega = 0: the Newton step, directions without curvature left where they are
-    concave    q concave: a prox-gradient step on the quadratic, which may jump to or from zero, then steps `exact` with
-               lam_g q'(r), the slope at the last r, in place of lam_g: each lowers a majoriser (Zou, Li 2008)
-    proximal   any q: prox-gradient steps on the quadratic with step 1 / max(e), until they stop moving
-
-Blocks without a basis (one feature, or too many) have one number e that bounds H. Small matrices lie as (K, d): a row
-per output, so that loops over features run along memory.
+The loss is replaced by a quadratic with curvature H = V diag(e) V'. Blocks without a basis (one feature, or too many)
+have one number e that bounds H. Small matrices lie as (K, d): a row per output, so that loops over features run along
+memory.
 """
 
 from __future__ import annotations
@@ -20,11 +13,9 @@ import numpy as np
 
 from sparseopt.jit import kernel, vectorized_kernel
 
-__all__ = ["TIE", "Blocks", "Terms", "Work", "concave_step", "exact_step", "free_step", "norm_of", "proximal_step"]
+__all__ = ["TIE", "Blocks", "Terms", "Work", "block_norm", "free_step", "from_basis", "norm_of", "to_basis"]
 
 TIE = 1.0 + 1e-12  # a gradient that exceeds its threshold by rounding only does not wake a block
-TANGENTS = 10  # steps with the slope renewed; each costs d, a visit n d
-INNER_STEPS = 25  # prox-gradient steps per visit of a block; each costs d^2, a visit n d
 
 
 class Terms(NamedTuple):
@@ -33,8 +24,6 @@ class Terms(NamedTuple):
     block: float  # lam (1 - l1_ratio)
     entry: float  # lam l1_ratio
     ridge: float
-    exact: bool  # q = L2 and entry = 0
-    bent: bool  # q concave, groups separable and entry = 0
 
 
 class Blocks(NamedTuple):
@@ -61,103 +50,6 @@ class Work(NamedTuple):
 
 
 @kernel
-def exact_step(work, d, was_zero, vals, at, vecs, vec_at, lam, ridge):
-    """argmin of the model plus lam ||w|| + ridge ||w||^2 / 2; returns d'Hd of the step, and max(e) times its length."""
-    gradient, new, a, theta = work.gradient, work.new, work.a, work.theta
-    n_rows = gradient.shape[0]
-    if was_zero and norm_of(gradient, d) <= lam * TIE:
-        return 0.0, 0.0
-    flat = vec_at < 0
-    for k in range(n_rows):
-        _to_basis(vecs, vec_at, d, gradient, a, k)
-        if was_zero:
-            for j in range(d):
-                theta[k, j] = 0.0
-        else:
-            _to_basis(vecs, vec_at, d, work.old, theta, k)
-    squares = work.squares
-    top = 0.0
-    size = 0.0
-    for j in range(d):
-        e = vals[at if flat else at + j]
-        top = max(top, e)
-        squares[j] = 0.0
-        for k in range(n_rows):
-            a[k, j] = e * theta[k, j] - a[k, j]
-            squares[j] += a[k, j] * a[k, j]
-        size += squares[j]
-    size = np.sqrt(size)
-    r = 0.0
-    if size > lam * TIE and top + ridge > 0.0:
-        low = (size - lam) / (top + ridge)
-        guess = 0.0 if was_zero else norm_of(theta, d)
-        r = low if flat else _secular_root(squares, d, vals, at, lam, ridge, low, max(low, guess))
-    moved = 0.0
-    length = 0.0
-    for j in range(d):
-        e = vals[at if flat else at + j]
-        factor = r / ((e + ridge) * r + lam) if r > 0.0 else 0.0
-        for k in range(n_rows):
-            step = a[k, j] * factor - theta[k, j]
-            theta[k, j] += step
-            moved += e * step * step
-            length += step * step
-    for k in range(n_rows):
-        _from_basis(vecs, vec_at, d, theta, new, k)
-    return moved, top * np.sqrt(length)
-
-
-@kernel
-def concave_step(work, d, vals, at, vecs, vec_at, shape, omega, terms):
-    """Steps on the model plus q-term and ridge, q concave; returns as `proximal_step` does."""
-    gradient, old, new, a, theta, here = work.gradient, work.old, work.new, work.a, work.theta, work.here
-    n_rows = gradient.shape[0]
-    flat = vec_at < 0
-    L = max(vals[at] if flat else vals[at + d - 1], 1e-300)
-    squares = work.squares
-    squares[:d] = 0.0
-    u = 0.0
-    for k in range(n_rows):
-        _to_basis(vecs, vec_at, d, gradient, a, k)
-        _to_basis(vecs, vec_at, d, old, theta, k)
-        for j in range(d):
-            u += ((L * theta[k, j] - a[k, j]) / (L + terms.ridge)) ** 2
-            here[k, j] = a[k, j]
-            a[k, j] = vals[at if flat else at + j] * theta[k, j] - a[k, j]
-            squares[j] += a[k, j] * a[k, j]
-    u = np.sqrt(u)
-    r = shape.shrink(u, terms.block / (L + terms.ridge), omega, 0.0) if u > 0.0 else 0.0
-    factor = r / u / (L + terms.ridge) if u > 0.0 else 0.0
-    first = 0.0
-    for k in range(n_rows):
-        for j in range(d):
-            first += (factor * (L * theta[k, j] - here[k, j]) - theta[k, j]) ** 2
-    first = L * np.sqrt(first)
-    size = np.sqrt(squares[:d].sum())
-    strength = 0.0
-    for _ in range(TANGENTS if r > 0.0 else 0):
-        before = r
-        strength = terms.block * shape.tangent(r, omega, 0.0)
-        low = (size - strength) / (L + terms.ridge)
-        r = 0.0
-        if size > strength * TIE:
-            r = low if flat else _secular_root(squares, d, vals, at, strength, terms.ridge, low, max(low, before))
-        if r == 0.0 or abs(r - before) <= 1e-3 * abs(r - norm_of(old, d)):
-            break
-    moved = 0.0
-    for k in range(n_rows):
-        for j in range(d):
-            e = vals[at if flat else at + j]
-            below = (e + terms.ridge) * r + strength
-            there = theta[k, j] if below <= 1e-12 * L * r else a[k, j] * r / below
-            there = there if r > 0.0 else 0.0
-            moved += e * (there - theta[k, j]) ** 2
-            theta[k, j] = there
-        _from_basis(vecs, vec_at, d, theta, new, k)
-    return moved, first
-
-
-@kernel
 def free_step(work, d, vals, at, vecs, vec_at):
     """The minimiser of the model in an unpenalised block; returns d'Hd of the step, and the norm of the gradient."""
     gradient, old, new, theta = work.gradient, work.old, work.new, work.theta
@@ -167,7 +59,7 @@ def free_step(work, d, vals, at, vecs, vec_at):
     moved = 0.0
     pull = 0.0
     for k in range(n_rows):
-        _to_basis(vecs, vec_at, d, gradient, theta, k)
+        to_basis(vecs, vec_at, d, gradient, theta, k)
         for j in range(d):
             e = vals[at if flat else at + j]
             step = 0.0
@@ -176,65 +68,10 @@ def free_step(work, d, vals, at, vecs, vec_at):
                 pull += theta[k, j] * theta[k, j]
             moved += e * step * step
             theta[k, j] = step
-        _from_basis(vecs, vec_at, d, theta, new, k)
+        from_basis(vecs, vec_at, d, theta, new, k)
         for j in range(d):
             new[k, j] += old[k, j]
     return moved, np.sqrt(pull)
-
-
-@kernel
-def proximal_step(work, d, vals, at, vecs, vec_at, shape, omega, rest, terms):
-    """Prox-gradient steps on the model plus q-term, l1 term and ridge.
-
-    Returns an upper bound of d'Hd of the whole step, and max(e) times the length of the first prox move.
-    """
-    gradient, old, new, here, a, theta = work.gradient, work.old, work.new, work.here, work.a, work.theta
-    n_rows = gradient.shape[0]
-    flat = vec_at < 0
-    L = max(vals[at] if flat else vals[at + d - 1], 1e-300)
-    for k in range(n_rows):
-        for j in range(d):
-            new[k, j] = old[k, j]
-            here[k, j] = gradient[k, j]
-    first = 0.0
-    moved = 0.0
-    for count in range(1 if flat else INNER_STEPS):
-        u = 0.0
-        for k in range(n_rows):
-            for j in range(d):
-                v = L * new[k, j] - here[k, j]
-                v = (max(v - terms.entry, 0.0) + min(v + terms.entry, 0.0)) / (L + terms.ridge)
-                a[k, j] = v
-                u += v * v
-        u = np.sqrt(u)
-        factor = 0.0
-        if u > 0.0:
-            shrunk = shape.shrink(u, terms.block / (L + terms.ridge), omega, rest) if terms.block > 0.0 else u
-            factor = shrunk / u
-        step = 0.0
-        travelled = 0.0
-        for k in range(n_rows):
-            for j in range(d):
-                v = a[k, j] * factor
-                step += (v - new[k, j]) ** 2
-                new[k, j] = v
-                a[k, j] = v - old[k, j]
-                travelled += a[k, j] * a[k, j]
-        step = np.sqrt(step)
-        travelled = np.sqrt(travelled)
-        if count == 0:
-            first = L * step
-        moved = L * travelled * travelled
-        if step <= 0.02 * travelled or step == 0.0 or flat:
-            break
-        for k in range(n_rows):
-            _to_basis(vecs, vec_at, d, a, theta, k)
-            for j in range(d):
-                theta[k, j] *= vals[at + j]
-            _from_basis(vecs, vec_at, d, theta, a, k)
-            for j in range(d):
-                here[k, j] = gradient[k, j] + a[k, j]
-    return moved, first
 
 
 @kernel
@@ -248,7 +85,7 @@ def norm_of(block, d):
 
 
 @vectorized_kernel
-def _to_basis(vecs, vec_at, d, x, out, k):
+def to_basis(vecs, vec_at, d, x, out, k):
     """Row k of out = V'x, or x where the block has no basis."""
     if vec_at < 0:
         for j in range(d):
@@ -263,7 +100,7 @@ def _to_basis(vecs, vec_at, d, x, out, k):
 
 
 @vectorized_kernel
-def _from_basis(vecs, vec_at, d, x, out, k):
+def from_basis(vecs, vec_at, d, x, out, k):
     """Row k of out = V x, or x where the block has no basis."""
     for i in range(d):
         total = x[k, i]
@@ -274,28 +111,11 @@ def _from_basis(vecs, vec_at, d, x, out, k):
         out[k, i] = total
 
 
-@vectorized_kernel
-def _secular_root(squares, d, vals, at, lam, ridge, low, r):
-    """r with sum_i squares_i / ((e_i + ridge) r + lam)^2 = 1, from a guess and a lower bound; lam >= 0."""
-    if lam == 0.0:
-        total = 0.0
-        for j in range(d):
-            e = vals[at + j] + ridge
-            total += squares[j] / (e * e) if e > 0.0 else 0.0
-        return np.sqrt(total)
-    for count in range(100):
-        s = 0.0
-        slope = 0.0
-        for j in range(d):
-            e = vals[at + j] + ridge
-            inverse = 1.0 / (e * r + lam)
-            part = squares[j] * inverse * inverse
-            s += part
-            slope += part * e * inverse
-        step = s * (np.sqrt(s) - 1.0) / slope if slope > 0.0 else 0.0
-        if count > 0 and step <= 1e-15 * r:  # the iterates rise after the first step: the rest is rounding
-            break
-        r = max(r + step, low)
-        if abs(step) <= 1e-9 * r:  # Newton doubles the digits
-            break
-    return r
+@kernel
+def block_norm(groups, g, W):
+    """||w_g||."""
+    total = 0.0
+    for j in range(groups.indptr[g], groups.indptr[g + 1]):
+        for k in range(W.shape[1]):
+            total += W[groups.indices[j], k] * W[groups.indices[j], k]
+    return np.sqrt(total)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from sparseopt.jit import kernel, vectorized_kernel
+from sparseopt.solvers.blocks import block_norm
 from sparseopt.solvers.gradients import semidefinite_solve
 
-__all__ = ["MEMORY", "affine_weights", "block_norm", "extrapolate", "store"]
+__all__ = ["MEMORY", "affine_weights", "extrapolate", "store"]
 
 MEMORY = 4  # sweeps between two extrapolations
 
@@ -46,12 +47,12 @@ def affine_weights(past, features):
     """The weights, of sum one, that make the combined last steps of an iteration smallest; past is (m + 1, p, K)."""
     m = len(past) - 1
     gram = np.zeros((m, m))
-    for j in range(features):
-        for k in range(past.shape[2]):
-            for a in range(m):
-                step = past[a + 1, j, k] - past[a, j, k]
-                for b in range(a + 1):
-                    gram[a, b] += step * (past[b + 1, j, k] - past[b, j, k])
+    flat, size = past.ravel(), past[0].size
+    for j in range(features * past.shape[2]):
+        for a in range(m):
+            step = flat[(a + 1) * size + j] - flat[a * size + j]
+            for b in range(a + 1):
+                gram[a, b] += step * (flat[(b + 1) * size + j] - flat[b * size + j])
     trace = 0.0
     for a in range(m):
         trace += gram[a, a]
@@ -62,11 +63,11 @@ def affine_weights(past, features):
     weights = np.ones(m)
     semidefinite_solve(gram, m, weights)
     total = 0.0
-    size = 0.0
+    absolute = 0.0
     for a in range(m):
         total += weights[a]
-        size += abs(weights[a])
-    cancels = not size < 1e4 * abs(total)  # z and rows would no longer fit W
+        absolute += abs(weights[a])
+    cancels = not absolute < 1e4 * abs(total)  # z and rows would no longer fit W
     for a in range(m):
         weights[a] = (1.0 if a == m - 1 else 0.0) if cancels else weights[a] / total
     return weights
@@ -75,12 +76,12 @@ def affine_weights(past, features):
 @kernel
 def _combine(weights, past):
     """past[0] = the sum of weights[i] past[i + 1]."""
-    for j in range(past.shape[1]):
-        for k in range(past.shape[2]):
-            total = 0.0
-            for i in range(len(weights)):
-                total += weights[i] * past[i + 1, j, k]
-            past[0, j, k] = total
+    flat, size = past.ravel(), past[0].size
+    for j in range(size):
+        total = 0.0
+        for i in range(len(weights)):
+            total += weights[i] * flat[(i + 1) * size + j]
+        flat[j] = total
 
 
 @kernel
@@ -142,12 +143,3 @@ def _weighted_square(row, shift, full, inverse):
         true = row[i] - shift * full[i]
         total += true * true * inverse[i]
     return total
-
-
-@kernel
-def block_norm(groups, g, W):
-    total = 0.0
-    for j in range(groups.indptr[g], groups.indptr[g + 1]):
-        for k in range(W.shape[1]):
-            total += W[groups.indices[j], k] * W[groups.indices[j], k]
-    return np.sqrt(total)

@@ -133,12 +133,12 @@ def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
     tilted = np.sqrt(tilts) + rounding
     for g in range(len(slack)):
         slack[g] = spread[g] * far + level[g] * tilted
-    for j in range(V.shape[0]):  # loops, because an expression would make a temporary of this size
-        for k in range(V.shape[1]):
-            total = 0.0
-            for i in range(known):
-                total += a[i] * past_V[i, j, k]
-            V[j, k] = total
+    flat, past = V.ravel(), past_V.ravel()  # loops, because an expression would make a temporary of this size
+    for j in range(len(flat)):
+        flat[j] = 0.0
+    for i in range(known):
+        for j in range(len(flat)):
+            flat[j] += a[i] * past[i * len(flat) + j]
 
 
 @kernel

@@ -22,9 +22,10 @@ from sparseopt.jit import brief_kernel
 from sparseopt.penalty import Penalty, Separable
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution
-from sparseopt.solvers.blocks import Terms, Work
+from sparseopt.solvers.blocks import Terms, Work, block_norm
 from sparseopt.solvers.curvature import Curvature
-from sparseopt.solvers.extrapolation import MEMORY, affine_weights, block_norm
+from sparseopt.solvers.extrapolation import MEMORY, affine_weights
+from sparseopt.solvers.kinds import Concave, Exact, Proximal
 from sparseopt.solvers.looks import weighted_square, worth
 from sparseopt.solvers.steps import Partition, descend
 
@@ -99,12 +100,14 @@ class Iterate:
         self.convex = penalty.is_group_lasso
         nothing = penalty.lam == 0.0 and penalty.ridge == 0.0
         self.has_free = self.intercept or nothing or self._some_free  # directions that no penalty sees
-        plain = penalty.entry_strength == 0.0
-        bends_down = plain and not self.convex and isinstance(penalty.shape, Separable) and bool(penalty.q.concave())
-        self.terms = Terms(
-            penalty.block_strength, penalty.entry_strength, penalty.ridge, plain and self.convex, bends_down
-        )
-        self.plain = self.terms.exact and penalty.ridge == 0.0
+        self.terms = Terms(penalty.block_strength, penalty.entry_strength, penalty.ridge)
+        groupwise = penalty.entry_strength == 0.0
+        self.plain = groupwise and self.convex and penalty.ridge == 0.0
+        self.kind: Exact | Concave | Proximal = Proximal()
+        if groupwise and self.convex:
+            self.kind = Exact()
+        elif groupwise and isinstance(penalty.shape, Separable) and penalty.q.concave():
+            self.kind = Concave()
 
     # -- what is asked of it -------------------------------------------------------------------------------------------
 
@@ -282,8 +285,9 @@ class Iterate:
     def _descend(self, ids: NDArray[np.int64], goal: float, budget: int, inexact: float) -> tuple[int, float]:
         """Sweeps on the model; returns their number and the change made by the first."""
         spent, first = descend(
-            self.design, self.shape, self.partition, self.terms, self.curvature.model, self.curvature.blocks, ids,
-            self.W, self.rows, self.sigma, self.work, goal, inexact, budget, not self.convex,
+            self.design, self.kind, self.shape, self.partition, self.terms, self.curvature.model,
+            self.curvature.blocks, ids, self.W, self.rows, self.sigma, self.work, goal, inexact, budget,
+            not self.convex,
         )  # fmt: skip
         if self.intercept:
             self._optimise_intercept()

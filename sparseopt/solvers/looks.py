@@ -16,8 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparseopt.jit import brief_kernel, kernel, vectorized_kernel
-from sparseopt.solvers.blocks import TIE
-from sparseopt.solvers.extrapolation import block_norm
+from sparseopt.solvers.blocks import TIE, block_norm
 
 __all__ = ["cross", "judge", "prox_move", "stand", "wake", "weighted_square", "worth"]
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparseopt.jit import kernel
-from sparseopt.solvers.blocks import concave_step, exact_step, free_step, norm_of, proximal_step
-from sparseopt.solvers.extrapolation import MEMORY, block_norm, extrapolate, store
+from sparseopt.solvers.blocks import block_norm, free_step
+from sparseopt.solvers.extrapolation import MEMORY, extrapolate, store
 
 __all__ = ["Model", "Partition", "descend", "sweep"]
 
@@ -43,8 +43,8 @@ class Model(NamedTuple):
 
 
 @kernel
-def sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work):
-    """One step in each block of `order`.
+def sweep(design, kind, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work):
+    """One step of some kind in each block of `order`.
 
     Returns the sum of d' H d over the steps, the largest scaled prox move, and the sum of costs of problem (1).
     """
@@ -67,14 +67,8 @@ def sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, to
         omega = groups.omega[g]
         if omega == 0.0:
             moved, first = free_step(work, d, vals, at, vecs, vec_at)
-        elif terms.exact:
-            moved, first = exact_step(work, d, was_zero, vals, at, vecs, vec_at, terms.block * omega, terms.ridge)
-        elif terms.bent:
-            moved, first = concave_step(work, d, vals, at, vecs, vec_at, shape, omega, terms)
         else:
-            rest = max(total - shape.cost(norm_of(work.old, d), omega), 0.0)
-            moved, first = proximal_step(work, d, vals, at, vecs, vec_at, shape, omega, rest, terms)
-            total = rest + shape.cost(norm_of(work.new, d), omega)
+            moved, first, total = kind.step(work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total)
         change += moved
         move = max(move, first)
         if moved > 0.0 or first > 0.0:
@@ -91,14 +85,16 @@ def sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, to
 
 
 @kernel
-def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, work, goal, inexact, budget, by_move):
+def descend(
+    design, kind, shape, groups, terms, model, blocks, order, W, rows, sigma, work, goal, inexact, budget, by_move
+):
     """Sweeps over `order`, and over its nonzero blocks with extrapolation, until one over all changes at most `goal`.
 
     The change is the sum of d' H d over the steps, or with `by_move` the largest scaled prox move. The goal is no
     smaller than `inexact` times the first change. Returns the number of sweeps, at most `budget`, and the change of the
     first.
     """
-    total = _costs(shape, groups, terms, blocks, W)
+    total = kind.costs(shape, groups, blocks, W)
     spent = 0
     first = np.inf
     active = np.empty_like(order)
@@ -110,7 +106,9 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
     past_rows = np.empty((MEMORY + 1, n_rows, rows.shape[1]))
     past_sigma = np.empty((MEMORY + 1, 1, n_rows))
     while spent < budget:
-        change, move, total = sweep(design, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work)
+        change, move, total = sweep(
+            design, kind, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work
+        )
         spent += 1
         measure = move if by_move else change
         if spent == 1:
@@ -132,7 +130,7 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
                 break
             for at in range(MEMORY + 1):
                 change, move, total = sweep(
-                    design, shape, groups, terms, model, blocks, nonzero, W, rows, sigma, total, work
+                    design, kind, shape, groups, terms, model, blocks, nonzero, W, rows, sigma, total, work
                 )
                 spent += 1
                 measure = move if by_move else change
@@ -142,16 +140,5 @@ def descend(design, shape, groups, terms, model, blocks, order, W, rows, sigma, 
             if measure <= enough:
                 break
             extrapolate(shape, groups, terms, model, blocks, nonzero, W, rows, sigma, past_W, past_rows, past_sigma)
-            total = _costs(shape, groups, terms, blocks, W)
+            total = kind.costs(shape, groups, blocks, W)
     return spent, first
-
-
-@kernel
-def _costs(shape, groups, terms, blocks, W):
-    """Sum of the costs of all blocks in use, see `proximal_step`."""
-    total = 0.0
-    if not (terms.exact or terms.bent):
-        for g in range(len(groups.omega)):
-            if groups.omega[g] > 0.0 and blocks.slot[g] >= 0:
-                total += shape.cost(block_norm(groups, g, W), groups.omega[g])
-    return total
