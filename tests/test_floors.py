@@ -16,7 +16,7 @@ from sparseopt import _HOMES
 
 # Modules or packages right under `sparseopt`, from the ground up.
 FLOORS = (
-    ("scalar", "jit", "structs", "progress", "console", "threads"),
+    ("scalar", "jit", "structs", "vectors", "progress", "console", "threads"),
     ("groups", "designs", "losses", "regularizers", "datasets"),
     ("penalty",),
     ("cardinality",),
@@ -100,6 +100,7 @@ SIDEWAYS = {
         "proofs_checks",
     ): "the figures of the paper's tables have one home, where their arithmetic is checked",
     ("selection", "solvers"): "sequential selection asks penalised problems which group enters next",
+    ("vectors", "jit"): "its loops are compiled",
     ("structs", "jit"): "a class whose methods run in kernels is a source of those kernels",
 }
 

@@ -21,16 +21,9 @@ from numpy.typing import NDArray
 from sparseopt.designs.products import accumulate, all_dots
 from sparseopt.jit import vectorized_kernel
 from sparseopt.structs import compiled
+from sparseopt.vectors import add, dot
 
 __all__ = ["Dense"]
-
-
-@vectorized_kernel
-def _dot(a, r):
-    total = 0.0
-    for i in range(r.shape[0]):
-        total += a[i] * r[i]
-    return total
 
 
 @vectorized_kernel
@@ -47,12 +40,6 @@ def _dot4(a, b, c, d, r):
 
 
 # One small function per case: the compiler inlines them, which saves more than a short column costs.
-@vectorized_kernel
-def _add(x, a, r):
-    for i in range(r.shape[0]):
-        r[i] += a * x[i]
-
-
 @vectorized_kernel
 def _add4(x0, x1, x2, x3, a0, a1, a2, a3, r):
     """Four columns added while r is written once."""
@@ -152,7 +139,7 @@ class Dense(NamedTuple):
                 )
                 row += 4
             while row < n_rows:
-                out[k - lo, row] = _dot(a, rows[row])
+                out[k - lo, row] = dot(a, rows[row])
                 row += 1
             k += 1
 
@@ -174,7 +161,7 @@ class Dense(NamedTuple):
                 k += 4
             while k < hi:
                 if uniform:
-                    _add(self.columns[features[k]], c[0] * delta[k - lo, row], r)
+                    add(self.columns[features[k]], c[0] * delta[k - lo, row], r)
                 else:
                     _add_weighted(self.columns[features[k]], delta[k - lo, row], c, r)
                 k += 1
@@ -186,6 +173,6 @@ class Dense(NamedTuple):
             for i in range(scratch.shape[0]):
                 scratch[i] = (c[0] if c.shape[0] == 1 else c[i]) * a[i]
             for j in range(lo, k + 1):
-                value = _dot(self.columns[features[j]], scratch)
+                value = dot(self.columns[features[j]], scratch)
                 out[k - lo, j - lo] = value
                 out[j - lo, k - lo] = value

@@ -15,6 +15,7 @@ import numpy as np
 from sparseopt.jit import kernel, vectorized_kernel
 from sparseopt.solvers.blocks import block_norm
 from sparseopt.solvers.gradients import semidefinite_solve
+from sparseopt.vectors import add, dot
 
 __all__ = ["MEMORY", "affine_weights", "extrapolate", "store"]
 
@@ -46,13 +47,16 @@ def extrapolate(shape, groups, terms, model, blocks, order, W, rows, sigma, past
 def affine_weights(past, features):
     """The weights, of sum one, that make the combined last steps of an iteration smallest; past is (m + 1, p, K)."""
     m = len(past) - 1
-    gram = np.zeros((m, m))
-    flat, size = past.ravel(), past[0].size
-    for j in range(features * past.shape[2]):
-        for a in range(m):
-            step = flat[(a + 1) * size + j] - flat[a * size + j]
-            for b in range(a + 1):
-                gram[a, b] += step * (flat[(b + 1) * size + j] - flat[b * size + j])
+    size = features * past.shape[2]
+    steps = np.empty((m, size))
+    for a in range(m):
+        before, after, step = past[a].ravel(), past[a + 1].ravel(), steps[a]
+        for j in range(size):
+            step[j] = after[j] - before[j]
+    gram = np.empty((m, m))
+    for a in range(m):
+        for b in range(a + 1):
+            gram[a, b] = dot(steps[a], steps[b])
     trace = 0.0
     for a in range(m):
         trace += gram[a, a]
@@ -76,12 +80,11 @@ def affine_weights(past, features):
 @kernel
 def _combine(weights, past):
     """past[0] = the sum of weights[i] past[i + 1]."""
-    flat, size = past.ravel(), past[0].size
-    for j in range(size):
-        total = 0.0
-        for i in range(len(weights)):
-            total += weights[i] * flat[(i + 1) * size + j]
-        flat[j] = total
+    combined = past[0].ravel()
+    for j in range(len(combined)):
+        combined[j] = 0.0
+    for i in range(len(weights)):
+        add(past[i + 1].ravel(), weights[i], combined)
 
 
 @kernel

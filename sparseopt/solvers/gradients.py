@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sparseopt.designs import Csc, Design
 from sparseopt.groups import Groups
 from sparseopt.jit import kernel
+from sparseopt.vectors import add, dot
 
 __all__ = ["Gradients", "semidefinite_solve"]
 
@@ -115,16 +116,21 @@ def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
     for i in range(known):
         a[i] = 0.0
         for k in range(rows.shape[0]):
-            a[i] += np.dot(past_A[i, k], rows[k])
+            a[i] += dot(past_A[i, k], rows[k])
     semidefinite_solve(gram, known, a)
     squares = 0.0
     tilts = 0.0
+    error = np.empty(rows.shape[1])
     for k in range(rows.shape[0]):
-        error = rows[k].copy()
+        for i in range(len(error)):
+            error[i] = rows[k, i]
         for i in range(known):
-            error -= a[i] * past_A[i, k]
-        squares += np.dot(error, error)
-        tilts += error.sum() ** 2
+            add(past_A[i, k], -a[i], error)
+        squares += dot(error, error)
+        tilt = 0.0
+        for i in range(len(error)):
+            tilt += error[i]
+        tilts += tilt * tilt
     # Rounding of the sum itself: a few units of the largest term.
     rounding = 0.0
     for i in range(known):
@@ -133,12 +139,11 @@ def _recall(past_A, past_V, gram, known, rows, spread, level, V, slack):
     tilted = np.sqrt(tilts) + rounding
     for g in range(len(slack)):
         slack[g] = spread[g] * far + level[g] * tilted
-    flat, past = V.ravel(), past_V.ravel()  # loops, because an expression would make a temporary of this size
+    flat = V.ravel()  # loops, because an expression would make a temporary of this size
     for j in range(len(flat)):
         flat[j] = 0.0
     for i in range(known):
-        for j in range(len(flat)):
-            flat[j] += a[i] * past[i * len(flat) + j]
+        add(past_V[i].ravel(), a[i], flat)
 
 
 @kernel

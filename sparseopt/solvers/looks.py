@@ -17,6 +17,7 @@ import numpy as np
 
 from sparseopt.jit import brief_kernel, kernel, vectorized_kernel
 from sparseopt.solvers.blocks import TIE, block_norm
+from sparseopt.vectors import dot
 
 __all__ = ["cross", "judge", "prox_move", "stand", "wake", "weighted_square", "worth"]
 
@@ -88,7 +89,7 @@ def cross(rows, others):
     """sum of rows others, both (K, n)."""
     total = 0.0
     for k in range(rows.shape[0]):
-        total += _dot(rows[k], others[k])
+        total += dot(rows[k], others[k])
     return total
 
 
@@ -97,14 +98,6 @@ def _weighted_square(row, inverse):
     total = 0.0
     for i in range(row.shape[0]):
         total += row[i] * row[i] * inverse[i]
-    return total
-
-
-@vectorized_kernel
-def _dot(a, b):
-    total = 0.0
-    for i in range(a.shape[0]):
-        total += a[i] * b[i]
     return total
 
 

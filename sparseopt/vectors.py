@@ -1,0 +1,23 @@
+"""Loops over vectors that compiled code shares. Sums may be taken in any order, so that vector registers are used."""
+
+from __future__ import annotations
+
+from sparseopt.jit import vectorized_kernel
+
+__all__ = ["add", "dot"]
+
+
+@vectorized_kernel
+def dot(a, r):
+    """a'r in float64."""
+    total = 0.0
+    for i in range(r.shape[0]):
+        total += a[i] * r[i]
+    return total
+
+
+@vectorized_kernel
+def add(x, a, r):
+    """r += a x."""
+    for i in range(r.shape[0]):
+        r[i] += a * x[i]
