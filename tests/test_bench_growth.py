@@ -35,6 +35,7 @@ def test_a_direction_grows_in_one_thing_only() -> None:
         assert (len({lams for _, lams in made}) == 1) == (name != "lams")
 
 
+@pytest.mark.slow
 def test_a_run_prints_writes_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, picture = tmp_path / "growth.json", tmp_path / "growth.png"
     words = [

@@ -360,6 +360,7 @@ def test_a_process_that_cannot_start_is_a_failure(tmp_path: Path) -> None:
         process.ask(np.ones(1), 1e-3, 10.0)
 
 
+@pytest.mark.slow
 def test_mcp_and_scad_are_raced_beside_the_group_lasso(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     arguments = ["--problems", "dense", "--peers", "sparseopt", "--tasks", "mcp", "--no-fresh", "--threads", "1", "2"]

@@ -124,9 +124,15 @@ def test_the_module_is_the_same_command(run: Run, tmp_path: Path) -> None:
 # -- the same seed -----------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_in_other_processes_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
-    """With as many jobs as there are checks, another order of names, another hash of strings, other threads."""
-    names = [*QUICK, "unique_minimiser", "separable_bound", "machine_proofs"]
+@pytest.mark.parametrize(
+    "names",
+    [QUICK, pytest.param(("unique_minimiser", "separable_bound", "machine_proofs"), marks=pytest.mark.slow)],
+    ids=["quick", "thorough"],
+)
+def test_the_same_seed_in_other_processes_gives_the_same_bytes(
+    names: tuple[str, ...], run: Run, tmp_path: Path
+) -> None:
+    """With other jobs, another order of names, another hash of strings, other threads."""
     assert run("--only", *names, "--out", "one", "--seed", 3)[0] == 0
     command = [sys.executable, "-W", "error", "-m", "sparseopt.proofs_checks", "--only", *reversed(names)]
     environment = os.environ | {"PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

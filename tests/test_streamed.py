@@ -310,7 +310,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts private mappings on Linux only")
-@pytest.mark.parametrize(("loss", "megabytes"), [("squares", 120), ("logistic", 170)])
+@pytest.mark.parametrize(
+    ("loss", "megabytes"), [("squares", 120), pytest.param("logistic", 170, marks=pytest.mark.slow)]
+)
 def test_a_large_map_needs_little_memory(loss: str, megabytes: int, large: Path) -> None:
     done = in_a_process(large, loss, megabytes)
     assert done.stdout == "True True\n", done.stderr
