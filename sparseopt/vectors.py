@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sparseopt.jit import vectorized_kernel
 
 __all__ = ["add", "dot"]
@@ -9,10 +11,10 @@ __all__ = ["add", "dot"]
 
 @vectorized_kernel
 def dot(a, r):
-    """a'r in float64."""
+    """a'r in float64, for vectors of float32 or float64."""
     total = 0.0
     for i in range(r.shape[0]):
-        total += a[i] * r[i]
+        total += a[i] * np.float64(r[i])
     return total
 
 

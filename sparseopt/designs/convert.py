@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks, is_dask, is_sparse
+from sparseopt.threads import in_parts
 
 __all__ = ["Design", "as_design", "writeable", "writeable_design"]
 
@@ -85,9 +86,7 @@ def as_design(X: Any) -> Design:
     dtype = np.float32 if matrix.dtype == np.float32 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         design = _as_csc(matrix, dtype) if sparse else Dense(writeable(np.ascontiguousarray(matrix.T, dtype)))
-        values = design.data if isinstance(design, Csc) else design.columns
-        clean = np.isfinite(values.sum())  # one cheap pass; an overflow of the sum is told apart below
-    if not clean:
+    if not _sums_are_finite(design.data if isinstance(design, Csc) else design.columns.ravel()):
         _find_bad_value(design)
     return design
 
@@ -233,6 +232,18 @@ def _findings(block: Any) -> tuple[int, int, int, int, Any]:
         return *block.shape, int(entries.row[at]), int(entries.col[at]), entries.data[at]
     row, column = map(int, bad[0])
     return *block.shape, row, column, block[row, column]
+
+
+def _sums_are_finite(values: NDArray[Any]) -> bool:
+    """Whether sums of the values are finite: they are not where a value is not, or where they overflow."""
+    sums: list[Any] = []
+
+    def add(lo: int, hi: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums.append(values[lo:hi].sum())
+
+    in_parts(add, len(values), values.nbytes)
+    return bool(np.isfinite(sums).all())
 
 
 def _find_bad_value(design: Dense | Csc) -> None:

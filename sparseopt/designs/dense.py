@@ -31,7 +31,7 @@ def _dot4(a, b, c, d, r):
     """Four products that read r once."""
     s0 = s1 = s2 = s3 = 0.0
     for i in range(r.shape[0]):
-        x = r[i]
+        x = np.float64(r[i])
         s0 += a[i] * x
         s1 += b[i] * x
         s2 += c[i] * x
@@ -168,11 +168,28 @@ class Dense(NamedTuple):
 
     def block_gram(self, features, lo, hi, c, scratch, out):
         """out = X_g' diag(c) X_g, (d, d); scratch is (n,), of any content before and after."""
+        uniform = c.shape[0] == 1
         for k in range(lo, hi):
             a = self.columns[features[k]]
-            for i in range(scratch.shape[0]):
-                scratch[i] = (c[0] if c.shape[0] == 1 else c[i]) * a[i]
-            for j in range(lo, k + 1):
-                value = dot(self.columns[features[j]], scratch)
-                out[k - lo, j - lo] = value
-                out[j - lo, k - lo] = value
+            if not uniform:
+                for i in range(scratch.shape[0]):
+                    scratch[i] = c[i] * a[i]
+            j = lo
+            while j + 3 <= k:
+                x0, x1 = self.columns[features[j]], self.columns[features[j + 1]]
+                x2, x3 = self.columns[features[j + 2]], self.columns[features[j + 3]]
+                if uniform:
+                    s0, s1, s2, s3 = _dot4(x0, x1, x2, x3, a)
+                else:
+                    s0, s1, s2, s3 = _dot4(x0, x1, x2, x3, scratch)
+                out[k - lo, j - lo], out[k - lo, j - lo + 1] = s0, s1
+                out[k - lo, j - lo + 2], out[k - lo, j - lo + 3] = s2, s3
+                j += 4
+            while j <= k:
+                x = self.columns[features[j]]
+                out[k - lo, j - lo] = dot(x, a) if uniform else dot(x, scratch)
+                j += 1
+            for j in range(k - lo + 1):
+                value = out[k - lo, j] * c[0] if uniform else out[k - lo, j]
+                out[k - lo, j] = value
+                out[j, k - lo] = value
