@@ -395,7 +395,7 @@ def test_nothing_is_changed_in_place() -> None:
 
 @pytest.mark.parametrize(
     ("ratio", "n_lams", "short"),
-    [(0.5, 100, [False] * 2), (0.01, 100, [True] * 2), (0.01, 18, [False] * 2), (0.01, 2, [])],
+    [(0.5, 100, [False] * 2), (0.01, 100, [True] * 2), (0.01, 2, [])],
 )
 def test_samples_are_compressed_where_many_groups_become_active_on_many_lams(
     monkeypatch: pytest.MonkeyPatch, ratio: float, n_lams: int, short: list[bool]
