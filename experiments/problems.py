@@ -11,7 +11,8 @@
 
 "full" are the sizes that papers use, "quick" has a tenth of their samples and groups, and "large" about four times the
 work where that hurts: more groups (wide, corr, multitask), larger groups (unequal), more features to take the Gram
-matrix of (tall), or samples and groups together.
+matrix of (tall), or samples and groups together. Columns have a mean square near 1, for which knots at multiples of lam
+are meant: on shorter columns MCP and SCAD only choose, and shrink nothing.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def make(name: str, size: str = "full", seed: int = 0) -> Instance:
     made = kind.draw(**how, seed=seed)
     Y = np.asfortranarray(made.y.reshape(len(made.y), -1), dtype=np.float64)
     loss, sizes = how.get("loss", "squares"), np.bincount(made.groups)
-    return Instance(name, made.X, Y, sizes, loss, kind.l1_ratio, kind.ratio, size=size)
+    X = made.X / np.sqrt(how["density"]) if "density" in how else made.X
+    return Instance(name, X, Y, sizes, loss, kind.l1_ratio, kind.ratio, size=size)
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
