@@ -564,6 +564,17 @@ def test_a_matrix_of_zeros(X: Any) -> None:
     np.testing.assert_array_equal(block_curvature(as_design(X), Groups.equal(12, 3), np.ones(4)), np.zeros(4))
 
 
+@pytest.mark.parametrize("row", [0, 1500, 2999])
+def test_large_matrices_are_looked_over_in_parts(row: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By threads of their own, which must not warn of an overflow, and none of which may be forgotten."""
+    monkeypatch.setattr("sparseopt.threads.available", lambda: 3)
+    X = np.full((3000, 1000), 1e305)
+    assert as_design(X).shape == X.shape
+    X[row, 999 * row // 2999] = np.inf
+    with pytest.raises(ValueError, match=f"X contains inf in row {row}, column {999 * row // 2999}: "):
+        as_design(X)
+
+
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_array])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_huge_values_are_accepted_though_their_sum_overflows(convert: Any, dtype: type) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.designs.products import accumulate, all_dots
+from sparseopt.designs.products import accumulate, all_dots, multiply
 from sparseopt.jit import vectorized_kernel
 from sparseopt.structs import compiled
 from sparseopt.vectors import add, dot
@@ -113,7 +113,11 @@ class Dense(NamedTuple):
         """X' R for R of shape (n, K); the result (p, K) is float64."""
         R = np.asarray(R, np.float64)
         if self.columns.dtype == np.float64:
-            return self.columns @ R
+            if R.shape[1] == 1:
+                return self.columns @ R
+            out = np.empty((self.columns.shape[0], R.shape[1]))
+            multiply(self.columns, np.asfortranarray(R), out)
+            return out
         out = np.empty((self.columns.shape[0], R.shape[1]))
         all_dots(self, np.ascontiguousarray(R.T), out)
         return out

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sparseopt.jit import kernel
 from sparseopt.threads import in_parts
 
-__all__ = ["accumulate", "all_dots", "some_dots"]
+__all__ = ["accumulate", "all_dots", "multiply", "some_dots"]
 
 
 @kernel
@@ -46,3 +46,9 @@ def some_dots(design, rows, first, stop, out):
     for lo in range(first, stop, 4):
         hi = min(lo + 4, stop)
         design.block_dot(features, lo, hi, rows, out[lo:hi])
+
+
+@kernel
+def multiply(A, B, out):
+    """out = A B by SciPy's BLAS, without the interpreter's lock; that of NumPy 1 does not know recent processors."""
+    np.dot(A, B, out)

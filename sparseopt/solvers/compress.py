@@ -54,7 +54,7 @@ def compress(
     n, p = design.shape
     if not (isinstance(loss, Squares) and isinstance(design, Dense) and n >= 4 * p):
         return None
-    from scipy.linalg import solve_triangular
+    from scipy.linalg import get_blas_funcs, solve_triangular
     from scipy.linalg.lapack import dpstrf
 
     s = loss.s
@@ -67,18 +67,20 @@ def compress(
     product = design.rmatvec(s[:, None] * y)  # that of Xc, because s'yc = 0
     if not worth(product):
         return None
-    gram = np.zeros((p, p))
+    gram = np.zeros((p, p), order="F")  # its upper half
     if problem.intercept:
         x_mean = design.rmatvec(s[:, None])[:, 0] / total
     root = np.sqrt(s)
     plain = not problem.intercept and s.min() == s.max()  # then no scaled copy of the samples is needed
     dtype = design.columns.dtype if single else np.dtype(np.float64)
+    # By SciPy's BLAS: that of NumPy 1 does not know recent processors, and takes 3 to 4 times as long on them.
+    syrk = get_blas_funcs("syrk", dtype=dtype)
     step = max(256, 2**22 // p)
     for at in range(0, n, step):
-        block = design.columns[:, at : at + step].astype(dtype, copy=False)
+        block = np.ascontiguousarray(design.columns[:, at : at + step], dtype)
         if not plain:
             block = (block - x_mean[:, None].astype(dtype)) * root[at : at + step].astype(dtype)
-        gram += block @ block.T
+        gram += syrk(1.0, block.T, trans=1)
     if plain:
         gram *= s[0]
     factor, pivots, rank, _ = dpstrf(gram, lower=0, tol=1e-13 * max(gram.diagonal().max(), 1e-300))
