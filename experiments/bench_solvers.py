@@ -60,13 +60,31 @@ def environment(names: Sequence[str], threads: int | Sequence[int]) -> dict[str,
     return {**system, "threads": threads, "versions": versions}
 
 
+def together(environments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One environment for the numbers of several runs: all numbers of threads, and the versions of all packages.
+
+    Examples
+    --------
+    >>> together([{"cpus": 2, "threads": [2], "versions": {"numpy": "2"}}, {"cpus": 2, "threads": 1, "versions": {}}])
+    {'cpus': 2, 'threads': [1, 2], 'versions': {'numpy': '2'}}
+    """
+    threads: set[int] = set()
+    versions: dict[str, str] = {}
+    for each in environments:
+        threads |= {each["threads"]} if isinstance(each["threads"], int) else set(each["threads"])
+        for package, number in each["versions"].items():
+            known = versions.setdefault(package, number)
+            versions[package] = known if number in known.split(", ") else f"{known}, {number}"
+    return {**environments[-1], "threads": sorted(threads), "versions": versions}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; see `--help`."""
     options = _parser().parse_args(arguments)
     if options.stored:
         parts = [json.loads(file.read_text(encoding="utf-8")) for file in options.stored]
         rows = read_rows(row for part in parts for row in part["rows"])
-        about = parts[-1]["environment"]
+        about = together([part["environment"] for part in parts])
     else:
         rows, about = [], environment(options.peers, options.threads)
         print(json.dumps(about))

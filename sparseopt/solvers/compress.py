@@ -24,6 +24,7 @@ from sparseopt.problem import Problem
 __all__ = ["Compressed", "compress"]
 
 Array = NDArray[np.float64]
+SAFE = 1e-8  # least squared pivot, as a share of the largest, that needs no pivoting
 Compressed: TypeAlias = "tuple[Problem, Callable[[NDArray[np.int64], Array], Array]]"
 
 
@@ -40,22 +41,22 @@ def compress(
     problem : Problem
         Least squares.
     single : bool
-        Multiply a float32 design in float32, twice as fast, some megabytes at a time; sums of these are float64.
+        Multiply a float32 design in float32, twice as fast.
     worth : callable
         Asked with Xc'S yc, (p, K), before X'SX is computed, which costs n p^2; None is returned if it says no.
 
     Notes
     -----
     X'SX is formed, so relative errors of about 1e-16 cond(X)^2 enter. Objectives stay accurate to 1e-12 unless X is
-    nearly singular; then use the original problem. With `single`, X'SX has errors of 1e-7 |x_i||x_j|, and objectives of
-    1e-7 ||S^(1/2) Xw||^2: too much where the fit is nearly perfect, so look at the answer in the original problem.
+    nearly singular; then use the original problem. With `single`, X'SX has errors of 1e-6 |x_i||x_j|, and objectives of
+    1e-6 ||S^(1/2) Xw||^2: too much where the fit is nearly perfect, so look at the answer in the original problem.
     """
     design, loss = problem.design, problem.loss
     n, p = design.shape
     if not (isinstance(loss, Squares) and isinstance(design, Dense) and n >= 4 * p):
         return None
     from scipy.linalg import get_blas_funcs, solve_triangular
-    from scipy.linalg.lapack import dpstrf
+    from scipy.linalg.lapack import dpotrf, dpstrf
 
     s = loss.s
     y = loss.y if loss.offset is None else loss.y - loss.offset
@@ -75,17 +76,23 @@ def compress(
     dtype = design.columns.dtype if single else np.dtype(np.float64)
     # By SciPy's BLAS: that of NumPy 1 does not know recent processors, and takes 3 to 4 times as long on them.
     syrk = get_blas_funcs("syrk", dtype=dtype)
-    step = max(256, 2**22 // p)
-    for at in range(0, n, step):
-        block = np.ascontiguousarray(design.columns[:, at : at + step], dtype)
-        if not plain:
-            block = (block - x_mean[:, None].astype(dtype)) * root[at : at + step].astype(dtype)
-        gram += syrk(1.0, block.T, trans=1)
-    if plain:
-        gram *= s[0]
-    factor, pivots, rank, _ = dpstrf(gram, lower=0, tol=1e-13 * max(gram.diagonal().max(), 1e-300))
-    pivots = pivots - 1
-    R = np.triu(factor)[:rank]
+    if plain and design.columns.dtype == dtype:
+        gram += syrk(s[0], design.columns.T, trans=1)  # where X lies, without a copy
+    else:
+        step = max(256, 2**22 // p)
+        for at in range(0, n, step):
+            block = design.columns[:, at : at + step].astype(dtype, order="C")
+            if not plain:
+                block -= x_mean[:, None].astype(dtype)
+                block *= root[at : at + step].astype(dtype)
+            gram += syrk(s[0] if plain else 1.0, block.T, trans=1)
+    largest = max(gram.diagonal().max(), 1e-300)
+    factor, failed = dpotrf(gram, lower=0, clean=1)
+    if not failed and factor.diagonal().min() ** 2 > SAFE * largest:
+        pivots, rank, R = np.arange(p), p, factor
+    else:  # columns that are nearly dependent
+        factor, pivots, rank, _ = dpstrf(gram, lower=0, tol=1e-13 * largest)
+        pivots, R = pivots - 1, np.triu(factor)[:rank]
     target = solve_triangular(R[:, :rank], product[pivots[:rank]], trans="T")
     rest = np.sqrt(np.maximum((s[:, None] * y**2).sum(axis=0) - (target**2).sum(axis=0), 0.0))
     columns = np.zeros((p, rank + 1))
