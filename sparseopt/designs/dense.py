@@ -112,13 +112,13 @@ class Dense(NamedTuple):
     def rmatvec(self, R):
         """X' R for R of shape (n, K); the result (p, K) is float64."""
         R = np.asarray(R, np.float64)
+        out = np.empty((self.columns.shape[0], R.shape[1]))
         if self.columns.dtype == np.float64:
             if R.shape[1] == 1:
-                return self.columns @ R
-            out = np.empty((self.columns.shape[0], R.shape[1]))
-            multiply(self.columns, np.asfortranarray(R), out)
+                multiply(self.columns, np.ascontiguousarray(R[:, 0]), out[:, 0])
+            else:
+                multiply(self.columns, np.asfortranarray(R), out)
             return out
-        out = np.empty((self.columns.shape[0], R.shape[1]))
         all_dots(self, np.ascontiguousarray(R.T), out)
         return out
 
