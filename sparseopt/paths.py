@@ -104,7 +104,7 @@ def path(
     single = tol >= SINGLE and problem.design.dtype == np.float32
     count = n_lams if lams is None else len(lams)
     short = None
-    if count * (LOOK + VISIT) >= problem.design.shape[1]:
+    if count * (LOOK + VISIT) >= problem.design.shape[1]:  # else it could not pay with all features active
         short = compress(problem, single, lambda pulls: _pays(problem, pulls, lams, n_lams, ratio))
     grid, found = _follow(problem, short, lams, n_lams, ratio, tol, max_epochs, progress)
     if single and short is not None and not _holds(problem, short[0], grid[-1], found[-1], tol):

@@ -182,7 +182,7 @@ class Dense(NamedTuple):
             while j + 3 <= k:
                 x0, x1 = self.columns[features[j]], self.columns[features[j + 1]]
                 x2, x3 = self.columns[features[j + 2]], self.columns[features[j + 3]]
-                if uniform:
+                if uniform:  # two calls, because a may be float32
                     s0, s1, s2, s3 = _dot4(x0, x1, x2, x3, a)
                 else:
                     s0, s1, s2, s3 = _dot4(x0, x1, x2, x3, scratch)

@@ -104,7 +104,7 @@ def descend(
     n_rows = W.shape[1]
     past_W = np.empty((MEMORY + 1, features, n_rows))
     past_rows = np.empty((MEMORY + 1, n_rows, rows.shape[1]))
-    past_sigma = np.empty((MEMORY + 1, 1, n_rows))
+    past_sigma = np.empty((MEMORY + 1, 1, n_rows))  # of the type of the others, so that one kernel combines all
     while spent < budget:
         change, move, total = sweep(
             design, kind, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work
