@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import pairwise
 from threading import Event, local
@@ -26,7 +27,7 @@ _here = local()
 WORTH = 2**21  # bytes that a part must read
 
 
-def in_parts(work: Callable[[int, int], None], size: int, nbytes: int) -> None:
+def in_parts(work: Callable[[int, int], None], size: int, nbytes: int, blas: bool = False) -> None:
     """work(0, size), or work(lo, hi) over as many parts as there are threads, if all of them read `nbytes` together.
 
     Parameters
@@ -37,6 +38,8 @@ def in_parts(work: Callable[[int, int], None], size: int, nbytes: int) -> None:
         The end of the whole range.
     nbytes : int
         What `work` reads for all of it.
+    blas : bool
+        Whether it calls BLAS, which is kept to one thread for each part then.
 
     Examples
     --------
@@ -50,11 +53,12 @@ def in_parts(work: Callable[[int, int], None], size: int, nbytes: int) -> None:
         work(0, size)
         return
     ends = [size * k // n for k in range(n + 1)]
-    others = [_pool().submit(work, lo, hi) for lo, hi in pairwise(ends[1:])]
-    try:
-        work(0, ends[1])
-    finally:
-        wait(others)
+    with _one_blas_thread() if blas else nullcontext():
+        others = [_pool().submit(work, lo, hi) for lo, hi in pairwise(ends[1:])]
+        try:
+            work(0, ends[1])
+        finally:
+            wait(others)
     for each in others:
         each.result()
 
@@ -87,7 +91,7 @@ def at_once(first: _Work[_Result], second: _Work[_Result]) -> tuple[_Result, _Re
             _here.is_one_of_two = outer
 
     # A thread of its own, not of the pool, which others may wait for; and BLAS would take all cores for each.
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(1, "sparseopt") as beside:
+    with _one_blas_thread(), ThreadPoolExecutor(1, "sparseopt") as beside:
         later = beside.submit(guarded, second)
         return guarded(first), later.result()
 
@@ -97,8 +101,13 @@ def available() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]  # set when numba is imported
 
 
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    return _blas().limit(limits=1, user_api="blas")
+
+
 @cache
 def _blas() -> Any:
+    import scipy.linalg.cython_blas  # noqa: F401  # the BLAS of compiled code, which must be loaded to be found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

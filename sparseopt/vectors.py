@@ -6,7 +6,7 @@ import numpy as np
 
 from sparseopt.jit import vectorized_kernel
 
-__all__ = ["add", "dot"]
+__all__ = ["add", "dot", "vanishes"]
 
 
 @vectorized_kernel
@@ -23,3 +23,12 @@ def add(x, a, r):
     """r += a x."""
     for i in range(r.shape[0]):
         r[i] += a * x[i]
+
+
+@vectorized_kernel
+def vanishes(a, zero):
+    """Whether a times `zero`, of the type of a, is zero: it is NaN where a holds NaN or infinity."""
+    total = zero
+    for i in range(a.shape[0]):
+        total += a[i] * zero
+    return total == zero

@@ -22,6 +22,7 @@ from sparseopt.designs.convert import Design, as_design, writeable_design
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.curvature import block_curvature, block_grams, first_curvature, gradient_and_curvature
 from sparseopt.designs.dense import Dense
+from sparseopt.designs.gram import gram
 from sparseopt.designs.rows import RowBlocks
 from sparseopt.designs.window import ROOM, Window, nearby, window
 
@@ -38,6 +39,7 @@ __all__ = [
     "dense_columns",
     "first_curvature",
     "gradient_and_curvature",
+    "gram",
     "in_memory",
     "nearby",
     "take_columns",

@@ -10,7 +10,7 @@ What reaches a solver is one of a few types, because every kernel is compiled on
 A matrix that does not fit in memory stays where it is: one that is mapped by columns as `Dense`, any other memory map
 and every Dask array as `RowBlocks`.
 
-A value that is not finite is found by one sum, which is not finite either; only then is its position looked for.
+A value that is not finite is found because zero times it is not zero; only then is its position looked for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sparseopt.designs.csc import Csc
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks, is_dask, is_sparse
 from sparseopt.threads import in_parts
+from sparseopt.vectors import vanishes
 
 __all__ = ["Design", "as_design", "writeable", "writeable_design"]
 
@@ -86,7 +87,7 @@ def as_design(X: Any) -> Design:
     dtype = np.float32 if matrix.dtype == np.float32 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
         design = _as_csc(matrix, dtype) if sparse else Dense(writeable(np.ascontiguousarray(matrix.T, dtype)))
-    if not _sums_are_finite(design.data if isinstance(design, Csc) else design.columns.ravel()):
+    if not _is_finite(design.data if isinstance(design, Csc) else design.columns.ravel()):
         _find_bad_value(design)
     return design
 
@@ -234,16 +235,12 @@ def _findings(block: Any) -> tuple[int, int, int, int, Any]:
     return *block.shape, row, column, block[row, column]
 
 
-def _sums_are_finite(values: NDArray[Any]) -> bool:
-    """Whether sums of the values are finite: they are not where a value is not, or where they overflow."""
-    sums: list[Any] = []
-
-    def add(lo: int, hi: int) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums.append(values[lo:hi].sum())
-
-    in_parts(add, len(values), values.nbytes)
-    return bool(np.isfinite(sums).all())
+def _is_finite(values: NDArray[Any]) -> bool:
+    """Whether all values are."""
+    found: list[bool] = []
+    zero = values.dtype.type(0)
+    in_parts(lambda lo, hi: found.append(vanishes(values[lo:hi], zero)), len(values), values.nbytes)
+    return all(found)
 
 
 def _find_bad_value(design: Dense | Csc) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.designs.products import accumulate, all_dots
+from sparseopt.designs.products import all_dots, combine
 from sparseopt.jit import vectorized_kernel
 from sparseopt.structs import compiled
 
@@ -95,10 +95,7 @@ class Csc(NamedTuple):
 
     def matvec(self, W):
         """X W for W of shape (p, K); the result (n, K) is float64 and Fortran-ordered."""
-        W = np.asarray(W, np.float64)
-        out = np.zeros((W.shape[1], self.n_samples))
-        accumulate(self, np.flatnonzero(W.any(axis=1)), np.ascontiguousarray(W.T), out)
-        return out.T
+        return combine(self, np.asarray(W, np.float64)).T
 
     def rmatvec(self, R):
         """X' R for R of shape (n, K); the result (p, K) is float64."""

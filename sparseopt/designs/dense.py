@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.designs.products import accumulate, all_dots, multiply
+from sparseopt.designs.products import all_dots, combine, multiply
 from sparseopt.jit import vectorized_kernel
 from sparseopt.structs import compiled
 from sparseopt.vectors import add, dot
@@ -102,12 +102,9 @@ class Dense(NamedTuple):
     def matvec(self, W):
         """X W for W of shape (p, K); the result (n, K) is float64 and Fortran-ordered."""
         W = np.asarray(W, np.float64)
-        used = np.flatnonzero(W.any(axis=1))
-        if len(used) < 0.8 * len(W) or self.columns.dtype != np.float64:
-            out = np.zeros((W.shape[1], self.columns.shape[1]))
-            accumulate(self, used, np.ascontiguousarray(W.T), out)
-            return out.T
-        return (W.T @ self.columns).T
+        if self.columns.dtype == np.float64 and np.count_nonzero(W.any(axis=1)) >= 0.8 * len(W):
+            return (W.T @ self.columns).T
+        return combine(self, W).T
 
     def rmatvec(self, R):
         """X' R for R of shape (n, K); the result (p, K) is float64."""

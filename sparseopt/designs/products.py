@@ -17,7 +17,27 @@ from numpy.typing import NDArray
 from sparseopt.jit import kernel
 from sparseopt.threads import in_parts
 
-__all__ = ["accumulate", "all_dots", "multiply", "some_dots"]
+__all__ = ["all_dots", "combine", "multiply", "some_dots"]
+
+PARTS = 4  # sums of columns, whatever the number of threads, so that it does not change the rounding
+ROOM = 16  # times as many numbers are read as the sums hold
+
+
+def combine(design: Any, W: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(X W)', (K, n), for W of shape (p, K); by several threads where X is large."""
+    used, WT = np.flatnonzero(W.any(axis=1)), np.ascontiguousarray(W.T)
+    n, p = design.shape
+    nbytes = design.nbytes * len(used) // p
+    parts = PARTS if nbytes > 8 * ROOM * PARTS * n * len(WT) else 1
+    sums = np.zeros((parts, len(WT), n))
+
+    def add(lo: int, hi: int) -> None:
+        for part in range(lo, hi):
+            mine = used[len(used) * part // parts : len(used) * (part + 1) // parts]
+            accumulate(design, mine, WT, sums[part])
+
+    in_parts(add, parts, nbytes)
+    return sums[0] if parts == 1 else sums.sum(axis=0)
 
 
 @kernel

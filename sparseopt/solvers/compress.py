@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.designs import Dense
+from sparseopt.designs import Dense, gram
 from sparseopt.losses import Squares
 from sparseopt.problem import Problem
 
@@ -55,7 +55,7 @@ def compress(
     n, p = design.shape
     if not (isinstance(loss, Squares) and isinstance(design, Dense) and n >= 4 * p):
         return None
-    from scipy.linalg import get_blas_funcs, solve_triangular
+    from scipy.linalg import solve_triangular
     from scipy.linalg.lapack import dpotrf, dpstrf
 
     s = loss.s
@@ -68,30 +68,15 @@ def compress(
     product = design.rmatvec(s[:, None] * y)  # that of Xc, because s'yc = 0
     if not worth(product):
         return None
-    gram = np.zeros((p, p), order="F")  # its upper half
     if problem.intercept:
         x_mean = design.rmatvec(s[:, None])[:, 0] / total
-    root = np.sqrt(s)
-    plain = not problem.intercept and s.min() == s.max()  # then no scaled copy of the samples is needed
-    dtype = design.columns.dtype if single else np.dtype(np.float64)
-    # By SciPy's BLAS: that of NumPy 1 does not know recent processors, and takes 3 to 4 times as long on them.
-    syrk = get_blas_funcs("syrk", dtype=dtype)
-    if plain and design.columns.dtype == dtype:
-        gram += syrk(s[0], design.columns.T, trans=1)  # where X lies, without a copy
-    else:
-        step = max(256, 2**22 // p)
-        for at in range(0, n, step):
-            block = design.columns[:, at : at + step].astype(dtype, order="C")
-            if not plain:
-                block -= x_mean[:, None].astype(dtype)
-                block *= root[at : at + step].astype(dtype)
-            gram += syrk(s[0] if plain else 1.0, block.T, trans=1)
-    largest = max(gram.diagonal().max(), 1e-300)
-    factor, failed = dpotrf(gram, lower=0, clean=1)
+    square = gram(design.columns, s, x_mean if problem.intercept else None, single and design.dtype == np.float32)
+    largest = max(square.diagonal().max(), 1e-300)
+    factor, failed = dpotrf(square, lower=0, clean=1)
     if not failed and factor.diagonal().min() ** 2 > SAFE * largest:
         pivots, rank, R = np.arange(p), p, factor
     else:  # columns that are nearly dependent
-        factor, pivots, rank, _ = dpstrf(gram, lower=0, tol=1e-13 * largest)
+        factor, pivots, rank, _ = dpstrf(square, lower=0, tol=1e-13 * largest)
         pivots, R = pivots - 1, np.triu(factor)[:rank]
     target = solve_triangular(R[:, :rank], product[pivots[:rank]], trans="T")
     rest = np.sqrt(np.maximum((s[:, None] * y**2).sum(axis=0) - (target**2).sum(axis=0), 0.0))
