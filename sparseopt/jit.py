@@ -24,7 +24,7 @@ import numba
 from numba.core.caching import IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
-__all__ = ["brief_kernel", "c_function", "depends_on", "kernel", "vectorized_kernel"]
+__all__ = ["brief_kernel", "c_function", "depends_on", "kernel", "lean_kernel", "vectorized_kernel"]
 
 _PACKAGE = Path(__file__).parent
 _COMPILED = (b"numba", b"sparseopt.jit", b"sparseopt.structs", b"sparseopt.scalar", b"regularizers._define")
@@ -39,13 +39,21 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _register(numba.njit(cache=True, error_model="numpy", nogil=True)(function))
 
 
+def lean_kernel(function: Callable[..., Any]) -> Any:
+    """A `kernel` that neither creates nor returns arrays, so it does not count references to those it is given.
+
+    Counting them takes as long as a step in a small block does. Numba refuses to compile one that does either.
+    """
+    return _register(numba.njit(cache=True, error_model="numpy", nogil=True, _nrt=False)(function))
+
+
 def brief_kernel(function: Callable[..., Any]) -> Any:
-    """A `kernel` of some microseconds that keeps the interpreter's lock: taking it again could mean waiting for it."""
-    return _register(numba.njit(cache=True, error_model="numpy", nogil=False)(function))
+    """A `lean_kernel` of some microseconds that keeps the interpreter's lock, for which it might have to wait."""
+    return _register(numba.njit(cache=True, error_model="numpy", nogil=False, _nrt=False)(function))
 
 
 def vectorized_kernel(function: Callable[..., Any]) -> Any:
-    """A small `kernel` for inner loops: its sums may be reordered, so that the compiler can use vector registers.
+    """A small `lean_kernel` for inner loops: its sums may be reordered, so that the compiler can use vector registers.
 
     It is inlined wherever it is called: for columns of a few hundred numbers, the call would take as long as the loop.
 
@@ -53,7 +61,7 @@ def vectorized_kernel(function: Callable[..., Any]) -> Any:
     """
     flags = {"reassoc", "contract", "nsz"}
     return _register(
-        numba.njit(cache=True, error_model="numpy", nogil=True, fastmath=flags, forceinline=True)(function)
+        numba.njit(cache=True, error_model="numpy", nogil=True, fastmath=flags, forceinline=True, _nrt=False)(function)
     )
 
 

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from numba.core.errors import NumbaError
 
 import sparseopt
-from sparseopt.jit import kernel
+from sparseopt.jit import kernel, lean_kernel
 from sparseopt.structs import compiled
 
 
@@ -59,9 +61,37 @@ def evaluate(line, x):
     return line.at(x) + 10.0 * line.root()
 
 
+@lean_kernel
+def total(rows, at):
+    result = 0.0
+    for x in rows[at]:
+        result += x
+    return result
+
+
+@lean_kernel
+def copied(rows):
+    return np.zeros(len(rows))[0]
+
+
+@lean_kernel
+def shown(rows, at):
+    return rows[at]
+
+
 def test_methods_in_a_kernel() -> None:
     for line in (Line(2.0, 3.0), Identity(), Shifted(Identity(), 3.0), Shifted(Line(2.0, 3.0), 1.0)):
         assert evaluate(line, 5.0) == line.at(5.0) + 10.0 * line.root()
+
+
+def test_a_lean_kernel_counts_no_references() -> None:
+    """It looks at arrays and parts of them; one that makes or returns an array is refused."""
+    rows = np.arange(6.0).reshape(2, 3)
+    assert total(rows, 1) == 12.0
+    with pytest.raises(NumbaError, match="NRT required"):
+        copied(rows)
+    with pytest.raises(NumbaError, match="Only accept returning of array passed into the function"):
+        shown(rows, 1)
 
 
 def test_a_method_may_call_another() -> None:

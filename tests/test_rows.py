@@ -337,7 +337,7 @@ def test_what_needs_x_in_memory_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         TypeError, match=r"^X is a design of row blocks, and this method reads single columns of it: use"
     ):
-        some_dots(problem.design, np.ones((1, N)), 0, 4, np.ones((4, 1)))
+        some_dots(problem.design, np.arange(4), np.ones((1, N)), 0, 4, np.ones((4, 1)))
 
 
 # -- columns of sparse designs -----------------------------------------------------------------------------------------

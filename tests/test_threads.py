@@ -60,7 +60,7 @@ def test_the_number_of_threads_changes_no_digit() -> None:
     rows = rng.standard_normal((2, 700))
     by_three, by_one = np.empty((5003, 2)), np.empty((5003, 2))
     all_dots(design, rows, by_three)
-    some_dots(design, rows, 0, 5003, by_one)
+    some_dots(design, np.arange(5003), rows, 0, 5003, by_one)
     np.testing.assert_array_equal(by_three, by_one)
     np.testing.assert_allclose(by_one, design.columns.astype(np.float64) @ rows.T, rtol=1e-9, atol=1e-9)
 

@@ -10,7 +10,7 @@ from sparseopt.designs.csc import Csc
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks
 from sparseopt.designs.window import Window
-from sparseopt.jit import kernel
+from sparseopt.jit import lean_kernel
 
 __all__ = ["dense_columns", "in_memory", "take_columns"]
 
@@ -90,7 +90,7 @@ def in_memory(design: Design, who: str) -> Dense | Csc:
 
 
 # Loops, because the same by index arrays would need several times the memory of the columns.
-@kernel
+@lean_kernel
 def _copy_columns(design, features, data, indices):
     at = 0
     for j in features:
@@ -100,7 +100,7 @@ def _copy_columns(design, features, data, indices):
             at += 1
 
 
-@kernel
+@lean_kernel
 def _spread_columns(design, features, out):
     for k in range(len(features)):
         for e in range(design.indptr[features[k]], design.indptr[features[k] + 1]):

@@ -22,7 +22,7 @@ from sparseopt.designs.convert import Design
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks, by_columns
 from sparseopt.designs.window import Window
-from sparseopt.jit import kernel
+from sparseopt.jit import lean_kernel
 
 __all__ = ["block_curvature", "block_grams", "gradient_and_curvature"]
 
@@ -130,7 +130,7 @@ def first_curvature(design: Any, groups: Any, c: NDArray[np.float64]) -> NDArray
     array([2., 9.])
     """
     out = np.empty(len(groups))
-    _firsts(design, groups.indices, groups.indptr, c, np.empty(design.shape[0]), out)
+    _firsts(design, groups.indices, groups.indptr, c, np.empty(design.shape[0]), np.empty((1, 1)), out)
     return out
 
 
@@ -185,24 +185,24 @@ def _flat_grams(block: Any, c: NDArray[np.float64], *, groups: Any, ids: NDArray
     return np.concatenate([H.ravel() for H in block_grams(by_columns(block), groups, ids, np.ascontiguousarray(c))])
 
 
-@kernel
+@lean_kernel
 def _grams(design, indices, indptr, ids, c, scratch, out):
     for k in range(len(ids)):
         design.block_gram(indices, indptr[ids[k]], indptr[ids[k] + 1], c, scratch, out[k])
 
 
-@kernel
-def _firsts(design, indices, indptr, c, scratch, out):
-    gram = np.empty((1, 1))
+@lean_kernel
+def _firsts(design, indices, indptr, c, scratch, gram, out):
     for g in range(len(out)):
         design.block_gram(indices, indptr[g], indptr[g] + 1, c, scratch, gram)
         out[g] = gram[0, 0]
 
 
-@kernel
+@lean_kernel
 def _weighted_normal(design, features, c, v, scratch, out):
     """out = X_g' diag(c) X_g v."""
-    scratch[:] = 0.0
+    for i in range(scratch.shape[1]):
+        scratch[0, i] = 0.0
     design.block_add(features, 0, len(features), v, c, scratch)
     design.block_dot(features, 0, len(features), scratch, out)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.jit import kernel
+from sparseopt.jit import kernel, lean_kernel
 from sparseopt.threads import in_parts
 
 __all__ = ["all_dots", "combine", "multiply", "some_dots"]
@@ -29,22 +29,20 @@ def combine(design: Any, W: NDArray[np.float64]) -> NDArray[np.float64]:
     n, p = design.shape
     nbytes = design.nbytes * len(used) // p
     parts = PARTS if nbytes > 8 * ROOM * PARTS * n * len(WT) else 1
-    sums = np.zeros((parts, len(WT), n))
+    sums, one = np.zeros((parts, len(WT), n)), np.ones(1)
 
     def add(lo: int, hi: int) -> None:
         for part in range(lo, hi):
             mine = used[len(used) * part // parts : len(used) * (part + 1) // parts]
-            accumulate(design, mine, WT, sums[part])
+            accumulate(design, mine, WT, one, np.empty((4, len(WT))), sums[part])
 
     in_parts(add, parts, nbytes)
     return sums[0] if parts == 1 else sums.sum(axis=0)
 
 
-@kernel
-def accumulate(design, used, WT, out):
-    """out += (X_used W_used)', for WT = W' of shape (K, p) and out of shape (K, n)."""
-    one = np.ones(1)
-    delta = np.empty((4, WT.shape[0]))
+@lean_kernel
+def accumulate(design, used, WT, one, delta, out):
+    """out += (X_used W_used)', for WT = W' of shape (K, p) and out of shape (K, n); delta (4, K) is scratch."""
     for lo in range(0, used.shape[0], 4):
         hi = min(lo + 4, used.shape[0])
         for j in range(lo, hi):
@@ -56,13 +54,13 @@ def accumulate(design, used, WT, out):
 def all_dots(design: Any, rows: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """out = X' rows', for rows of shape (K, n) and out of shape (p, K); by several threads where X is large."""
     p = len(out)  # in parts of whole fours, so that the number of threads does not change the rounding
-    in_parts(lambda lo, hi: some_dots(design, rows, 4 * lo, min(4 * hi, p), out), -(-p // 4), design.nbytes)
+    features = np.arange(p)
+    in_parts(lambda lo, hi: some_dots(design, features, rows, 4 * lo, min(4 * hi, p), out), -(-p // 4), design.nbytes)
 
 
-@kernel
-def some_dots(design, rows, first, stop, out):
-    """The rows `first`, ..., `stop` - 1 of `all_dots`."""
-    features = np.arange(stop)
+@lean_kernel
+def some_dots(design, features, rows, first, stop, out):
+    """The rows `first`, ..., `stop` - 1 of `all_dots`; `features` counts from 0."""
     for lo in range(first, stop, 4):
         hi = min(lo + 4, stop)
         design.block_dot(features, lo, hi, rows, out[lo:hi])

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.rows import RowBlocks
+from sparseopt.jit import lean_kernel
 from sparseopt.structs import compiled
 
 __all__ = ["ROOM", "Window", "nearby", "window"]
@@ -31,6 +32,8 @@ class Window(NamedTuple):
         The columns, in any order.
     slots : (p,) int64
         Where column j of X stands in `held`, or -1.
+    scratch : (n_held,) int64
+        Slots of the block that is being worked on: kernels of one thread at a time.
 
     Examples
     --------
@@ -42,6 +45,7 @@ class Window(NamedTuple):
 
     held: Dense | Csc
     slots: NDArray[np.int64]
+    scratch: NDArray[np.int64]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -70,22 +74,31 @@ class Window(NamedTuple):
 
     def block_dot(self, features, lo, hi, rows, out):
         """As `Dense.block_dot`."""
-        self.held.block_dot(self.slots[features[lo:hi]], 0, hi - lo, rows, out)
+        _find(self.slots, features, lo, hi, self.scratch)
+        self.held.block_dot(self.scratch, 0, hi - lo, rows, out)
 
     def block_add(self, features, lo, hi, delta, c, rows):
         """As `Dense.block_add`."""
-        self.held.block_add(self.slots[features[lo:hi]], 0, hi - lo, delta, c, rows)
+        _find(self.slots, features, lo, hi, self.scratch)
+        self.held.block_add(self.scratch, 0, hi - lo, delta, c, rows)
 
     def block_gram(self, features, lo, hi, c, scratch, out):
         """As `Dense.block_gram`."""
-        self.held.block_gram(self.slots[features[lo:hi]], 0, hi - lo, c, scratch, out)
+        _find(self.slots, features, lo, hi, self.scratch)
+        self.held.block_gram(self.scratch, 0, hi - lo, c, scratch, out)
+
+
+@lean_kernel
+def _find(slots, features, lo, hi, out):
+    for k in range(lo, hi):
+        out[k - lo] = slots[features[k]]
 
 
 def window(held: Dense | Csc, features: ArrayLike, n_features: int) -> Window:
     """A `Window` on a design of `n_features`, for columns that are its columns `features`."""
     at = np.full(n_features, -1, dtype=np.int64)
     at[np.asarray(features, np.int64)] = np.arange(held.shape[1])
-    return Window(held, at)
+    return Window(held, at, np.empty(held.shape[1], dtype=np.int64))
 
 
 def nearby(design: Any, features: ArrayLike) -> Any:

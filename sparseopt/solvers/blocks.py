@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparseopt.jit import kernel, vectorized_kernel
+from sparseopt.jit import lean_kernel, vectorized_kernel
 
 __all__ = ["TIE", "Blocks", "Terms", "Work", "block_norm", "free_step", "from_basis", "norm_of", "to_basis"]
 
@@ -49,7 +49,7 @@ class Work(NamedTuple):
     columns: Any  # (d, K), for the design
 
 
-@kernel
+@lean_kernel
 def free_step(work, d, vals, at, vecs, vec_at):
     """The minimiser of the model in an unpenalised block; returns d'Hd of the step, and the norm of the gradient."""
     gradient, old, new, theta = work.gradient, work.old, work.new, work.theta
@@ -74,7 +74,7 @@ def free_step(work, d, vals, at, vecs, vec_at):
     return moved, np.sqrt(pull)
 
 
-@kernel
+@lean_kernel
 def norm_of(block, d):
     """Frobenius norm of the first d columns."""
     total = 0.0
@@ -111,7 +111,7 @@ def from_basis(vecs, vec_at, d, x, out, k):
         out[k, i] = total
 
 
-@kernel
+@lean_kernel
 def block_norm(groups, g, W):
     """||w_g||."""
     total = 0.0

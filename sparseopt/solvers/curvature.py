@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.designs import block_curvature, block_grams
-from sparseopt.jit import brief_kernel, kernel
+from sparseopt.jit import brief_kernel, kernel, lean_kernel
 from sparseopt.problem import Problem
 from sparseopt.solvers.blocks import Blocks
 from sparseopt.solvers.steps import Model
@@ -174,7 +174,7 @@ def _measure(c, reference, full, inverse):
     return total, least, largest, kappa, above
 
 
-@kernel
+@lean_kernel
 def _dots(design, features, rows, out):
     design.block_dot(features, 0, len(features), rows, out)
 

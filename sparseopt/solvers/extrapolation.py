@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseopt.jit import kernel, vectorized_kernel
+from sparseopt.jit import kernel, lean_kernel, vectorized_kernel
 from sparseopt.solvers.blocks import block_norm
 from sparseopt.solvers.gradients import semidefinite_solve
 from sparseopt.vectors import add, dot
@@ -77,7 +77,7 @@ def affine_weights(past, features):
     return weights
 
 
-@kernel
+@lean_kernel
 def _combine(weights, past):
     """past[0] = the sum of weights[i] past[i + 1]."""
     combined = past[0].ravel()
@@ -87,7 +87,7 @@ def _combine(weights, past):
         add(past[i + 1].ravel(), weights[i], combined)
 
 
-@kernel
+@lean_kernel
 def store(groups, order, W, rows, sigma, past_W, past_rows, past_sigma, i):
     """Keep the present point as number i of the past: coefficients of some blocks, block after block."""
     # Loops, because a slice that is assigned to brings along the code that words its error.
@@ -103,7 +103,7 @@ def store(groups, order, W, rows, sigma, past_W, past_rows, past_sigma, i):
             at += 1
 
 
-@kernel
+@lean_kernel
 def _restore(groups, order, stored, W):
     at = 0
     for g in order:
@@ -113,7 +113,7 @@ def _restore(groups, order, stored, W):
             at += 1
 
 
-@kernel
+@lean_kernel
 def _model_value(shape, groups, terms, model, blocks, W, rows, sigma):
     """The model of F up to a constant: sum of r^2 / (2 c) over the true rows, plus Omega."""
     value = 0.0

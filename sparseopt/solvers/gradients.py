@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sparseopt.designs import Csc, Design
 from sparseopt.groups import Groups
-from sparseopt.jit import kernel
+from sparseopt.jit import kernel, lean_kernel
 from sparseopt.vectors import add, dot
 
 __all__ = ["Gradients", "semidefinite_solve"]
@@ -42,6 +42,7 @@ class Gradients:
         self.spread: Array | None = None  # bound of ||X_g - 1 m_g'||
         self.level = np.empty(0)  # ||m_g||
         self._norms, self._mu = np.empty(len(groups)), -1.0
+        self._largest = int(groups.sizes.max())
         self.known = 0  # products made so far
         self.past_A = self.past_V = np.empty((0, 0, 0))  # the last of them
         self.past_gram = np.zeros((MEMORY, MEMORY))  # of past_A
@@ -89,9 +90,10 @@ class Gradients:
 
     def _above(self, threshold: Array, mu: float) -> tuple[bool, NDArray[np.bool_]]:
         above = np.empty(len(self.groups), dtype=np.bool_)
+        scratch = np.empty((self._largest, len(self.rows)))
         decided = _decide(
             self.design, self.groups.indices, self.groups.indptr, self.rows, mu, mu != self._mu, threshold,
-            WORTH * len(self.V), MOST * len(self.V), self.V, self.slack, self._norms, above,
+            WORTH * len(self.V), MOST * len(self.V), self.V, self.slack, self._norms, above, scratch,
         )  # fmt: skip
         self._mu = mu
         return decided, above
@@ -168,8 +170,8 @@ def semidefinite_solve(gram, known, a):
         a[i] = a[i] / L[i, i] if L[i, i] > 0.0 else 0.0
 
 
-@kernel
-def _decide(design, indices, indptr, rows, mu, anew, threshold, worth, most, V, slack, norms, above):
+@lean_kernel
+def _decide(design, indices, indptr, rows, mu, anew, threshold, worth, most, V, slack, norms, above, scratch):
     """Which norms exceed the threshold: undecided groups are computed. False, and none is, if they are too many.
 
     Too many: more than `worth` features that the threshold asks for, or more than `most` in all. `anew`: the norms are
@@ -177,7 +179,6 @@ def _decide(design, indices, indptr, rows, mu, anew, threshold, worth, most, V, 
     """
     asked = 0
     undecided = 0
-    largest = 0
     for g in range(len(slack)):
         if anew:
             norms[g] = _norm(V, indices, indptr, mu, g) + slack[g]
@@ -186,10 +187,8 @@ def _decide(design, indices, indptr, rows, mu, anew, threshold, worth, most, V, 
             d = indptr[g + 1] - indptr[g]
             asked += d
             undecided += d if threshold[g] >= 0.0 else 0
-            largest = max(largest, d)
     if undecided > worth or asked > most:
         return False
-    scratch = np.empty((largest, len(rows)))
     for g in range(len(slack)):
         if above[g] and slack[g] > 0.0:
             lo, hi = indptr[g], indptr[g + 1]
@@ -203,7 +202,7 @@ def _decide(design, indices, indptr, rows, mu, anew, threshold, worth, most, V, 
     return True
 
 
-@kernel
+@lean_kernel
 def _norm(V, indices, indptr, mu, g):
     """||soft(V_g, mu)||."""
     total = 0.0

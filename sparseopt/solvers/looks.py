@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparseopt.jit import brief_kernel, kernel, vectorized_kernel
+from sparseopt.jit import brief_kernel, lean_kernel, vectorized_kernel
 from sparseopt.solvers.blocks import TIE, block_norm
 from sparseopt.vectors import dot
 
@@ -101,7 +101,7 @@ def _weighted_square(row, inverse):
     return total
 
 
-@kernel
+@lean_kernel
 def wake(shape, terms, groups, L, norms, ids, rest, out):
     """Whether a prox step from zero leaves zero."""
     for k in range(len(ids)):
@@ -113,7 +113,7 @@ def wake(shape, terms, groups, L, norms, ids, rest, out):
             out[k] = shape.shrink(u, terms.block / below, groups.omega[g], rest) > 0.0
 
 
-@kernel
+@lean_kernel
 def prox_move(shape, terms, groups, L, W, V, ids, total):
     """The largest move that a prox-gradient step makes in one of the blocks `ids`, scaled by their curvatures L."""
     largest = 0.0
@@ -142,6 +142,6 @@ def prox_move(shape, terms, groups, L, W, V, ids, total):
     return largest
 
 
-@kernel
+@lean_kernel
 def _soft(v, mu):
     return max(v - mu, 0.0) + min(v + mu, 0.0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sparseopt.jit import kernel
+from sparseopt.jit import kernel, lean_kernel
 from sparseopt.solvers.blocks import block_norm, free_step
 from sparseopt.solvers.extrapolation import MEMORY, extrapolate, store
 
@@ -42,7 +42,7 @@ class Model(NamedTuple):
     reciprocal: Any  # (n,) 1 / c, 0 for 0
 
 
-@kernel
+@lean_kernel
 def sweep(design, kind, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work):
     """One step of some kind in each block of `order`.
 
