@@ -10,7 +10,7 @@ import pytest
 from sparseopt import L0, MCP, SCAD, Arctan, Capped, Laplace, LogSum, Power, TransformedL1
 from sparseopt.jit import kernel
 from sparseopt.penalty import Separable
-from sparseopt.solvers.blocks import Terms, Work
+from sparseopt.solvers.blocks import Terms, Work, work_for
 from sparseopt.solvers.kinds import Concave, Proximal
 
 PENALTIES = [
@@ -28,7 +28,7 @@ OMEGA = 1.3
 
 
 @kernel
-def _step(kind, work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
+def _step(kind, work, self.old.shape[1], was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
     return kind.step(work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total)
 
 
@@ -61,13 +61,11 @@ class Block:
 
     def step(self, kind: Any) -> tuple[np.ndarray, float, float]:
         """Where the step leads, d'Hd of it, and the first prox move."""
-        outputs, d = self.old.shape
-        small = [np.empty((outputs, d)) for _ in range(6)]
-        work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
+        work = work_for(*self.old.shape)
         work.gradient[:], work.old[:] = self.gradient, self.old
         vals, vecs = self.vals.copy(), self.vecs.ravel().copy()
         was_zero = not self.old.any()
-        moved, first, _ = _step(kind, work, d, was_zero, vals, 0, vecs, 0, self.shape, OMEGA, self.terms, 0.0)
+        moved, first, _ = _step(kind, work, self.old.shape[1], was_zero, vals, 0, vecs, 0, self.shape, OMEGA, self.terms, 0.0)
         return work.new.copy(), moved, first
 
 
@@ -125,11 +123,9 @@ def wrong_tangent(name: str) -> Any:
 def test_a_wrong_tangent_is_noticed(name: str) -> None:
     rests = []
     for block in blocks(LogSum(0.5))[:24]:
-        outputs, d = block.old.shape
-        small = [np.empty((outputs, d)) for _ in range(6)]
-        work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
+        work = work_for(*block.old.shape)
         work.gradient[:], work.old[:] = block.gradient, block.old
         step = wrong_tangent(name)
-        _, first = step(work, d, block.vals, 0, block.vecs.ravel().copy(), 0, block.shape, OMEGA, block.terms)
+        _, first = step(work, block.old.shape[1], block.vals, 0, block.vecs.ravel().copy(), 0, block.shape, OMEGA, block.terms)
         rests.append(block.moved_by_prox(work.new) / max(first, 1e-12))
     assert np.median(rests) > 1e-3

@@ -45,6 +45,12 @@ def _add_weighted(data, indices, start, stop, a, c, r):
         r[i] += c[i] * (a * data[e])
 
 
+@vectorized_kernel
+def _clear(indices, start, stop, r):
+    for e in range(np.uint64(start), np.uint64(stop)):
+        r[np.uint64(indices[e])] = 0.0
+
+
 @compiled
 class Csc(NamedTuple):
     """A sparse design in compressed sparse columns, with sorted row indices and no duplicates.
@@ -124,18 +130,16 @@ class Csc(NamedTuple):
     def block_gram(self, features, lo, hi, c, scratch, out):
         """out = X_g' diag(c) X_g, (d, d); scratch is (n,), of any content before and after."""
         for k in range(lo, hi):  # only the rows that this block reads: zeroing all n would cost more than the product
-            for e in range(self.indptr[features[k]], self.indptr[features[k] + 1]):
-                scratch[self.indices[e]] = 0.0
+            _clear(self.indices, self.indptr[features[k]], self.indptr[features[k] + 1], scratch)
         for k in range(lo, hi):
             start, stop = self.indptr[features[k]], self.indptr[features[k] + 1]
-            for e in range(start, stop):
-                i = self.indices[e]
-                scratch[i] = (c[0] if c.shape[0] == 1 else c[i]) * self.data[e]
+            if c.shape[0] == 1:
+                _add(self.data, self.indices, start, stop, c[0], scratch)
+            else:
+                _add_weighted(self.data, self.indices, start, stop, 1.0, c, scratch)
             for j in range(lo, k + 1):
-                total = 0.0
-                for e in range(self.indptr[features[j]], self.indptr[features[j] + 1]):
-                    total += self.data[e] * scratch[self.indices[e]]
+                first, last = self.indptr[features[j]], self.indptr[features[j] + 1]
+                total = _dot(self.data, self.indices, first, last, scratch)
                 out[k - lo, j - lo] = total
                 out[j - lo, k - lo] = total
-            for e in range(start, stop):
-                scratch[self.indices[e]] = 0.0
+            _clear(self.indices, start, stop, scratch)

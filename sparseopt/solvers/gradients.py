@@ -220,19 +220,19 @@ def _sparse_bounds(design, indices, indptr, spread, level):
     for g in range(len(spread)):
         trace = 0.0
         for j in indices[indptr[g] : indptr[g + 1]]:
-            for e in range(design.indptr[j], design.indptr[j + 1]):
+            for e in range(np.uint64(design.indptr[j]), np.uint64(design.indptr[j + 1])):
                 value = np.float64(design.data[e])
-                sums[design.indices[e]] += abs(value)
+                sums[np.uint64(design.indices[e])] += abs(value)
                 trace += value * value
         largest = 0.0
         for j in indices[indptr[g] : indptr[g + 1]]:
             total = 0.0
-            for e in range(design.indptr[j], design.indptr[j + 1]):
-                total += abs(np.float64(design.data[e])) * sums[design.indices[e]]
+            for e in range(np.uint64(design.indptr[j]), np.uint64(design.indptr[j + 1])):
+                total += abs(np.float64(design.data[e])) * sums[np.uint64(design.indices[e])]
             largest = max(largest, total)
         for j in indices[indptr[g] : indptr[g + 1]]:
-            for e in range(design.indptr[j], design.indptr[j + 1]):
-                sums[design.indices[e]] = 0.0
+            for e in range(np.uint64(design.indptr[j]), np.uint64(design.indptr[j + 1])):
+                sums[np.uint64(design.indices[e])] = 0.0
         spread[g] = np.sqrt(min(trace, largest) * (1.0 + 1e-13))
         level[g] = 0.0
 

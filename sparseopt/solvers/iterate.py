@@ -22,7 +22,7 @@ from sparseopt.jit import brief_kernel
 from sparseopt.penalty import Penalty, Separable
 from sparseopt.problem import Problem
 from sparseopt.solution import Solution
-from sparseopt.solvers.blocks import Terms, Work, block_norm
+from sparseopt.solvers.blocks import Terms, block_norm, work_for
 from sparseopt.solvers.curvature import Curvature
 from sparseopt.solvers.extrapolation import MEMORY, affine_weights
 from sparseopt.solvers.kinds import Concave, Exact, Proximal
@@ -84,9 +84,7 @@ class Iterate:
             self.curvature.at(self.loss.s)
             y, offset = self.loss.y, self.loss.offset
             self.target = np.ascontiguousarray((y if offset is None else y - offset).T)
-        d = int(self.groups.sizes.max())
-        small = [np.empty((n_outputs, d)) for _ in range(6)]
-        self.work = Work(small[0], small[1], small[2], small[3], small[4], small[5], np.empty(d), small[0].T.copy())
+        self.work = work_for(n_outputs, int(self.groups.sizes.max()))
         self.rows: Array = np.empty((n_outputs, 0))
         self.sigma = np.zeros(n_outputs)
         self.drift = 0  # sweeps since z was computed from W and b

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparseopt.jit import vectorized_kernel
-from sparseopt.solvers.blocks import TIE, block_norm, from_basis, norm_of, to_basis
+from sparseopt.solvers.blocks import TIE, block_norm, fill_curvatures, from_basis, norm_of, to_basis
 from sparseopt.structs import compiled
 
 __all__ = ["Concave", "Exact", "Proximal"]
@@ -35,12 +35,16 @@ class Exact(NamedTuple):
     """q = L2, no l1 term: the minimiser of the model."""
 
     def step(self, work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
-        gradient, new, a, theta = work.gradient, work.new, work.a, work.theta
+        gradient, new, a, theta, e, squares = work.gradient, work.new, work.a, work.theta, work.e, work.squares
         lam, ridge = terms.block * omega, terms.ridge
         n_rows = gradient.shape[0]
         if was_zero and norm_of(gradient, d) <= lam * TIE:
             return 0.0, 0.0, total
         flat = vec_at < 0
+        fill_curvatures(vals, at, vec_at, d, e)
+        top = e[d - 1]
+        for j in range(d):
+            squares[j] = 0.0
         for k in range(n_rows):
             to_basis(vecs, vec_at, d, gradient, a, k)
             if was_zero:
@@ -48,34 +52,29 @@ class Exact(NamedTuple):
                     theta[k, j] = 0.0
             else:
                 to_basis(vecs, vec_at, d, work.old, theta, k)
-        squares = work.squares
-        top = 0.0
+            for j in range(d):
+                a[k, j] = e[j] * theta[k, j] - a[k, j]
+                squares[j] += a[k, j] * a[k, j]
         size = 0.0
         for j in range(d):
-            e = vals[at if flat else at + j]
-            top = max(top, e)
-            squares[j] = 0.0
-            for k in range(n_rows):
-                a[k, j] = e * theta[k, j] - a[k, j]
-                squares[j] += a[k, j] * a[k, j]
             size += squares[j]
         size = np.sqrt(size)
         r = 0.0
         if size > lam * TIE and top + ridge > 0.0:
             low = (size - lam) / (top + ridge)
             guess = 0.0 if was_zero else norm_of(theta, d)
-            r = low if flat else _secular_root(squares, d, vals, at, lam, ridge, low, max(low, guess))
+            r = low if flat else _secular_root(squares, d, e, lam, ridge, low, max(low, guess))
+        factors = squares  # which have served
+        for j in range(d):
+            factors[j] = r / ((e[j] + ridge) * r + lam) if r > 0.0 else 0.0
         moved = 0.0
         length = 0.0
-        for j in range(d):
-            e = vals[at if flat else at + j]
-            factor = r / ((e + ridge) * r + lam) if r > 0.0 else 0.0
-            for k in range(n_rows):
-                step = a[k, j] * factor - theta[k, j]
-                theta[k, j] += step
-                moved += e * step * step
-                length += step * step
         for k in range(n_rows):
+            for j in range(d):
+                step = a[k, j] * factors[j] - theta[k, j]
+                theta[k, j] += step
+                moved += e[j] * step * step
+                length += step * step
             from_basis(vecs, vec_at, d, theta, new, k)
         return moved, top * np.sqrt(length), total
 
@@ -89,21 +88,23 @@ class Concave(NamedTuple):
 
     def step(self, work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
         gradient, old, new, a, theta, here = work.gradient, work.old, work.new, work.a, work.theta, work.here
+        squares, e = work.squares, work.e
         n_rows = gradient.shape[0]
         flat = vec_at < 0
-        L = max(vals[at] if flat else vals[at + d - 1], 1e-300)
-        squares = work.squares
-        squares[:d] = 0.0
+        fill_curvatures(vals, at, vec_at, d, e)
+        L = max(e[d - 1], 1e-300)
+        for j in range(d):
+            squares[j] = 0.0
         u = 0.0
         for k in range(n_rows):
             to_basis(vecs, vec_at, d, gradient, a, k)
             to_basis(vecs, vec_at, d, old, theta, k)
             for j in range(d):
-                u += ((L * theta[k, j] - a[k, j]) / (L + terms.ridge)) ** 2
+                u += (L * theta[k, j] - a[k, j]) ** 2
                 here[k, j] = a[k, j]
-                a[k, j] = vals[at if flat else at + j] * theta[k, j] - a[k, j]
+                a[k, j] = e[j] * theta[k, j] - a[k, j]
                 squares[j] += a[k, j] * a[k, j]
-        u = np.sqrt(u)
+        u = np.sqrt(u) / (L + terms.ridge)
         r = shape.shrink(u, terms.block / (L + terms.ridge), omega, 0.0) if u > 0.0 else 0.0
         factor = r / u / (L + terms.ridge) if u > 0.0 else 0.0
         first = 0.0
@@ -111,7 +112,10 @@ class Concave(NamedTuple):
             for j in range(d):
                 first += (factor * (L * theta[k, j] - here[k, j]) - theta[k, j]) ** 2
         first = L * np.sqrt(first)
-        size = np.sqrt(squares[:d].sum())
+        size = 0.0
+        for j in range(d):
+            size += squares[j]
+        size = np.sqrt(size)
         strength = 0.0
         for _ in range(TANGENTS if r > 0.0 else 0):
             before = r
@@ -119,17 +123,16 @@ class Concave(NamedTuple):
             low = (size - strength) / (L + terms.ridge)
             r = 0.0
             if size > strength * TIE:
-                r = low if flat else _secular_root(squares, d, vals, at, strength, terms.ridge, low, max(low, before))
+                r = low if flat else _secular_root(squares, d, e, strength, terms.ridge, low, max(low, before))
             if r == 0.0 or abs(r - before) <= 1e-3 * abs(r - norm_of(old, d)):
                 break
         moved = 0.0
         for k in range(n_rows):
             for j in range(d):
-                e = vals[at if flat else at + j]
-                below = (e + terms.ridge) * r + strength
+                below = (e[j] + terms.ridge) * r + strength
                 there = theta[k, j] if below <= 1e-12 * L * r else a[k, j] * r / below
                 there = there if r > 0.0 else 0.0
-                moved += e * (there - theta[k, j]) ** 2
+                moved += e[j] * (there - theta[k, j]) ** 2
                 theta[k, j] = there
             from_basis(vecs, vec_at, d, theta, new, k)
         return moved, first, total
@@ -144,10 +147,12 @@ class Proximal(NamedTuple):
 
     def step(self, work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
         gradient, old, new, here, a, theta = work.gradient, work.old, work.new, work.here, work.a, work.theta
+        e = work.e
         n_rows = gradient.shape[0]
         rest = max(total - shape.cost(norm_of(old, d), omega), 0.0)
         flat = vec_at < 0
-        L = max(vals[at] if flat else vals[at + d - 1], 1e-300)
+        fill_curvatures(vals, at, vec_at, d, e)
+        L = max(e[d - 1], 1e-300)
         for k in range(n_rows):
             for j in range(d):
                 new[k, j] = old[k, j]
@@ -186,7 +191,7 @@ class Proximal(NamedTuple):
             for k in range(n_rows):
                 to_basis(vecs, vec_at, d, a, theta, k)
                 for j in range(d):
-                    theta[k, j] *= vals[at + j]
+                    theta[k, j] *= e[j]
                 from_basis(vecs, vec_at, d, theta, a, k)
                 for j in range(d):
                     here[k, j] = gradient[k, j] + a[k, j]
@@ -201,27 +206,25 @@ class Proximal(NamedTuple):
 
 
 @vectorized_kernel
-def _secular_root(squares, d, vals, at, lam, ridge, low, r):
+def _secular_root(squares, d, e, lam, ridge, low, r):
     """r with sum_i squares_i / ((e_i + ridge) r + lam)^2 = 1, from a guess and a lower bound; lam >= 0."""
     if lam == 0.0:
         total = 0.0
         for j in range(d):
-            e = vals[at + j] + ridge
-            total += squares[j] / (e * e) if e > 0.0 else 0.0
+            total += squares[j] / (e[j] + ridge) ** 2 if e[j] + ridge > 0.0 else 0.0
         return np.sqrt(total)
     for count in range(100):
         s = 0.0
         slope = 0.0
         for j in range(d):
-            e = vals[at + j] + ridge
-            inverse = 1.0 / (e * r + lam)
+            inverse = 1.0 / ((e[j] + ridge) * r + lam)
             part = squares[j] * inverse * inverse
             s += part
-            slope += part * e * inverse
+            slope += part * (e[j] + ridge) * inverse
         step = s * (np.sqrt(s) - 1.0) / slope if slope > 0.0 else 0.0
         if count > 0 and step <= 1e-15 * r:  # the iterates rise after the first step: the rest is rounding
             break
         r = max(r + step, low)
-        if abs(step) <= 1e-9 * r:  # Newton doubles the digits
+        if abs(step) <= 1e-6 * r:  # Newton doubles the digits
             break
     return r
