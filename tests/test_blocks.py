@@ -28,7 +28,7 @@ OMEGA = 1.3
 
 
 @kernel
-def _step(kind, work, self.old.shape[1], was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
+def _step(kind, work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total):
     return kind.step(work, d, was_zero, vals, at, vecs, vec_at, shape, omega, terms, total)
 
 
@@ -65,7 +65,8 @@ class Block:
         work.gradient[:], work.old[:] = self.gradient, self.old
         vals, vecs = self.vals.copy(), self.vecs.ravel().copy()
         was_zero = not self.old.any()
-        moved, first, _ = _step(kind, work, self.old.shape[1], was_zero, vals, 0, vecs, 0, self.shape, OMEGA, self.terms, 0.0)
+        d = self.old.shape[1]
+        moved, first, _ = _step(kind, work, d, was_zero, vals, 0, vecs, 0, self.shape, OMEGA, self.terms, 0.0)
         return work.new.copy(), moved, first
 
 
@@ -126,6 +127,7 @@ def test_a_wrong_tangent_is_noticed(name: str) -> None:
         work = work_for(*block.old.shape)
         work.gradient[:], work.old[:] = block.gradient, block.old
         step = wrong_tangent(name)
-        _, first = step(work, block.old.shape[1], block.vals, 0, block.vecs.ravel().copy(), 0, block.shape, OMEGA, block.terms)
+        d = block.old.shape[1]
+        _, first = step(work, d, block.vals, 0, block.vecs.ravel().copy(), 0, block.shape, OMEGA, block.terms)
         rests.append(block.moved_by_prox(work.new) / max(first, 1e-12))
     assert np.median(rests) > 1e-3
