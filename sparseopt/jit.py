@@ -17,10 +17,12 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite.binding import parse_bitcode
 from numba.core.caching import IndexDataCacheFile
 from numba.core.ccallback import CFunc
 
@@ -146,6 +148,21 @@ def _stamp(compiled: Any) -> None:
         return
     stamp, variant = _digest()
     _keep(cache, stamp, f"-{variant}" if variant else "")
+    cache._impl.rebuild = partial(_load, cache._impl.rebuild)
+
+
+def _load(rebuild: Callable[..., Any], *stored: Any) -> Any:
+    """What `rebuild` makes of a kernel on disk, without its text for LLVM, which takes more memory than all else.
+
+    The text is read when another kernel is compiled that calls this one.
+    """
+    loaded = rebuild(*stored)
+    library = loaded.library
+    if getattr(library, "_shared_module", None) is not None:
+        _, _, (_, text) = stored[-1][0]
+        library._shared_module = None
+        library._get_module_for_linking = lambda: parse_bitcode(text)
+    return loaded
 
 
 def _keep(cache: Any, stamp: str, suffix: str = "") -> None:

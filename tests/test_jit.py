@@ -142,6 +142,20 @@ RUN_PACKAGE = """
 import kernels
 print(round(kernels.package_total(kernels.LogSum(1.0), 1.0), 6), sum(kernels.package_total.stats.cache_hits.values()))
 """
+RUN_CALLER = """
+import kernels
+from sparseopt.jit import kernel
+
+print(kernels.package_total(kernels.LogSum(1.0), 1.0), sum(kernels.package_total.stats.cache_hits.values()))
+
+@kernel
+def twice(q, u):
+    return 2.0 * kernels.package_total(q, u)
+
+print(twice(kernels.LogSum(1.0), 1.0))
+library = next(iter(kernels.package_total.overloads.values())).library
+print(int(library._shared_module is not None))
+"""
 RUN_MAIN = """
 import kernels
 {module}
@@ -209,6 +223,12 @@ def test_the_cache_follows_the_package(project: Project) -> None:
     assert text.count(formula) == 1
     source.write_text(text.replace(formula, "return 2.0 * log1p(u / self.eps)"))
     assert project.run(RUN_PACKAGE) == [1.386294, 0]
+
+
+def test_a_kernel_from_disk_has_no_text_until_another_calls_it(project: Project) -> None:
+    one, two = 0.6931471805599453, 1.3862943611198906
+    project.run(RUN_PACKAGE)
+    assert project.run(RUN_CALLER) == [one, 1, two, 0]
 
 
 def test_a_users_process_does_not_evict_the_package(project: Project) -> None:
