@@ -94,7 +94,8 @@ def regularizer(cls: _Class) -> _Class:
 
     Notes
     -----
-    Not valid for q that decreases somewhere or has q(0) != 0. The defaults of `increasing`, `concave` and `subadditive`
+    Not valid for q that decreases somewhere or has q(0) != 0. A method must not create arrays: kernels that call it
+    have no memory to give, and Numba refuses to compile them. The defaults of `increasing`, `concave` and `subadditive`
     are False, so theorems that need these properties are not applied to the class until it claims them.
 
     Examples

@@ -38,6 +38,10 @@ class Curvature:
         self.n, self.p = problem.design.shape
         self.means = np.zeros(self.p if problem.intercept else 0)
         self._mean_known = np.zeros(len(problem.groups), dtype=np.bool_)
+        sizes = problem.groups.sizes
+        has_values, has_basis = sizes <= LARGEST_BASIS, (sizes > 1) & (sizes <= LARGEST_BASIS)
+        self._by_loops = sizes <= BY_LOOPS
+        self._room = np.where(has_values, sizes, 1), np.where(has_basis, sizes**2, 0)  # for values, for vectors
         self.reference: Array = np.zeros(0)
         self._forget_blocks()
 
@@ -72,15 +76,15 @@ class Curvature:
         c = self.reference
         total = float(c.sum()) if self.problem.intercept else 0.0
         means = self._reference_means(new)
-        sizes = groups.sizes[new]
-        some = new[sizes <= BY_LOOPS]
+        by_loops = self._by_loops[new]
+        some = new[by_loops]
         if some.size:
-            uniform = c[:1] if c.min() == c.max() else c
+            uniform = self.c if c is self.full else c[:1] if c.min() == c.max() else c
             _decompose(
                 design, groups.indices, groups.indptr, some, uniform, np.empty(len(c)), means, total,
                 self.slot, self.val_at, self.vec_at, self.vals, self.vecs,
             )  # fmt: skip
-        for g in new[sizes > BY_LOOPS]:
+        for g in new[~by_loops]:
             at, vec_at = self.val_at[self.slot[g]], self.vec_at[self.slot[g]]
             if vec_at < 0:
                 self.vals[at] = block_curvature(design, groups, c, [g])[0]
@@ -116,14 +120,12 @@ class Curvature:
 
     def _make_room(self, new: NDArray[np.int64]) -> None:
         """Slots for the groups `new`; the arrays grow by half at least, so that a path copies them a few times only."""
-        sizes = self.problem.groups.sizes[new]
-        based = (sizes > 1) & (sizes <= LARGEST_BASIS)
-        n_vals, n_vecs = np.where(sizes <= LARGEST_BASIS, sizes, 1), np.where(based, sizes**2, 0)
+        n_vals, n_vecs = self._room[0][new], self._room[1][new]
         self.slot[new] = self.n_blocks + np.arange(len(new))
         stop = self.n_blocks + len(new)
         self.val_at, self.vec_at = _longer(self.val_at, stop), _longer(self.vec_at, stop)
         self.val_at[self.n_blocks : stop] = self.n_vals + np.cumsum(n_vals) - n_vals
-        self.vec_at[self.n_blocks : stop] = np.where(based, self.n_vecs + np.cumsum(n_vecs) - n_vecs, -1)
+        self.vec_at[self.n_blocks : stop] = np.where(n_vecs > 0, self.n_vecs + np.cumsum(n_vecs) - n_vecs, -1)
         self.n_blocks, self.n_vals, self.n_vecs = stop, self.n_vals + int(n_vals.sum()), self.n_vecs + int(n_vecs.sum())
         self.vals, self.vecs = _longer(self.vals, self.n_vals), _longer(self.vecs, self.n_vecs)
 

@@ -169,11 +169,11 @@ class Iterate:
 
     def nonzero(self) -> tuple[NDArray[np.int64], Array]:
         """The features with nonzero coefficients, ascending, and those coefficients, (k, K)."""
-        values = self.W[self.features]
+        values = self.W.take(self.features, axis=0)
         seen = values[:, 0] != 0.0
         for k in range(1, values.shape[1]):
             seen |= values[:, k] != 0.0
-        return self.features[seen], values[seen]
+        return self.features[seen], values.compress(seen, axis=0)
 
     # -- how it moves --------------------------------------------------------------------------------------------------
 
@@ -183,14 +183,14 @@ class Iterate:
         Needs no product with X: z is extrapolated with the coefficients.
         """
         features, quadratic = self.features, self.loss.is_quadratic
-        here = Snapshot(lam, features, self.W[features], self.b, self.rows if quadratic else self.z)
+        here = Snapshot(lam, features, self.W.take(features, axis=0), self.b, self.rows if quadratic else self.z)
         last, self.last = self.last, here
         if last is None or not last.lam > lam > self.penalty.lam:
             return
         t = min((lam - self.penalty.lam) / (last.lam - lam), 2.0)
         value = self.value()
+        self.W[features] = (1.0 + t) * here.W
         self.W[last.features] -= t * last.W  # every feature of `last` is one of `here`
-        self.W[features] += t * here.W
         self.b = here.b + t * (here.b - last.b)
         self._show(here.image + t * (here.image - last.image))
         if not self.value() < value:
