@@ -28,6 +28,7 @@ from numba.core.ccallback import CFunc
 
 __all__ = ["brief_kernel", "c_function", "depends_on", "kernel", "lean_kernel", "vectorized_kernel"]
 
+_njit: Any = numba.njit  # whose types do not know all options
 _PACKAGE = Path(__file__).parent
 _COMPILED = (b"numba", b"sparseopt.jit", b"sparseopt.structs", b"sparseopt.scalar", b"regularizers._define")
 _package_sources = sorted(_PACKAGE.rglob("*.py"))
@@ -38,7 +39,7 @@ _kernels: list[Any] = []
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` to machine code, cached on disk and fresh whenever a source it uses has changed."""
-    return _register(numba.njit(cache=True, error_model="numpy", nogil=True)(function))
+    return _register(_njit(cache=True, error_model="numpy", nogil=True)(function))
 
 
 def lean_kernel(function: Callable[..., Any]) -> Any:
@@ -46,12 +47,12 @@ def lean_kernel(function: Callable[..., Any]) -> Any:
 
     Counting them takes as long as a step in a small block does. Numba refuses to compile one that does either.
     """
-    return _register(numba.njit(cache=True, error_model="numpy", nogil=True, _nrt=False)(function))
+    return _register(_njit(cache=True, error_model="numpy", nogil=True, _nrt=False)(function))
 
 
 def brief_kernel(function: Callable[..., Any]) -> Any:
     """A `lean_kernel` of some microseconds that keeps the interpreter's lock, for which it might have to wait."""
-    return _register(numba.njit(cache=True, error_model="numpy", nogil=False, _nrt=False)(function))
+    return _register(_njit(cache=True, error_model="numpy", nogil=False, _nrt=False)(function))
 
 
 def vectorized_kernel(function: Callable[..., Any]) -> Any:
@@ -63,7 +64,7 @@ def vectorized_kernel(function: Callable[..., Any]) -> Any:
     """
     flags = {"reassoc", "contract", "nsz"}
     return _register(
-        numba.njit(cache=True, error_model="numpy", nogil=True, fastmath=flags, forceinline=True, _nrt=False)(function)
+        _njit(cache=True, error_model="numpy", nogil=True, fastmath=flags, forceinline=True, _nrt=False)(function)
     )
 
 
