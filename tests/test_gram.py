@@ -13,7 +13,7 @@ from sparseopt.designs import as_design, gram
 from sparseopt.designs.products import combine
 
 Array = np.ndarray
-SHAPES = {"one feature": (40, 1), "few samples": (50, 30), "two parts": (30_000, 40), "chunks": (4_000, 1_100)}
+SHAPES = {"one feature": (40, 1), "few samples": (50, 30), "two parts": (30_000, 40), "chunks": (8_000, 300)}
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def combine(design: Any, W: NDArray[np.float64]) -> NDArray[np.float64]:
     """(X W)', (K, n), for W of shape (p, K); by several threads where X is large."""
     used, WT = np.flatnonzero(W.any(axis=1)), np.ascontiguousarray(W.T)
     n, p = design.shape
-    nbytes = design.nbytes * len(used) // p
+    nbytes = design.nbytes * len(used) // max(p, 1)
     parts = PARTS if nbytes > 8 * ROOM * PARTS * n * len(WT) else 1
     sums, one = np.zeros((parts, len(WT), n)), np.ones(1)
 

@@ -275,7 +275,9 @@ class BlockDescent:
             loss = half if rows is point.rows else point.loss_value()
         elif point.plain:
             A = rows.T
-            dual = -self.problem.loss.inner_conjugate(min(c, self.problem.loss.dual_scale(A)) * A)
+            inside = rows is point.rows  # a derivative lies where the conjugate is finite
+            scale = c if inside else min(c, self.problem.loss.dual_scale(A))
+            dual = -self.problem.loss.inner_conjugate(scale * A)
             loss = point.loss_value()
         else:
             dual = dual_bound(self._current, rows.T, self.gradients.V, norms)
