@@ -23,7 +23,7 @@ pytest.importorskip("flint")
 pytest.importorskip("cvxpy")
 pytest.importorskip("matplotlib")
 
-QUICK = ("reverse_maps", "omp_rate", "sum_norm_bounds")
+QUICK = ("reverse_maps", "paper_tables", "sum_norm_bounds")
 OWN = ("regularizer_hypotheses", "sum_norm_bounds")
 Run = Callable[..., tuple[int, str, str]]
 
@@ -126,7 +126,10 @@ def test_the_module_is_the_same_command(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [QUICK, pytest.param(("unique_minimiser", "separable_bound", "machine_proofs"), marks=pytest.mark.slow)],
+    [
+        QUICK,
+        pytest.param(("omp_rate", "unique_minimiser", "separable_bound", "machine_proofs"), marks=pytest.mark.slow),
+    ],
     ids=["quick", "thorough"],
 )
 def test_the_same_seed_in_other_processes_gives_the_same_bytes(
