@@ -20,7 +20,7 @@ from sparseopt.threads import in_parts
 __all__ = ["all_dots", "combine", "multiply", "some_dots"]
 
 PARTS = 4  # sums of columns, whatever the number of threads, so that it does not change the rounding
-ROOM = 16  # times as many numbers are read as the sums hold
+LEAST = 16  # times as many numbers as the sums hold must be read
 
 
 def combine(design: Any, W: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -28,7 +28,7 @@ def combine(design: Any, W: NDArray[np.float64]) -> NDArray[np.float64]:
     used, WT = np.flatnonzero(W.any(axis=1)), np.ascontiguousarray(W.T)
     n, p = design.shape
     nbytes = design.nbytes * len(used) // max(p, 1)
-    parts = PARTS if nbytes > 8 * ROOM * PARTS * n * len(WT) else 1
+    parts = PARTS if nbytes > 8 * LEAST * PARTS * n * len(WT) else 1
     sums, one = np.zeros((parts, len(WT), n)), np.ones(1)
 
     def add(lo: int, hi: int) -> None:

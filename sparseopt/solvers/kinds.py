@@ -27,7 +27,7 @@ from sparseopt.structs import compiled
 __all__ = ["Concave", "Exact", "Proximal"]
 
 TANGENTS = 10  # steps with the slope renewed; each costs d, a visit n d
-INEXACT = 0.03  # share of the move that the last of them may still change
+SETTLED = 0.03  # share of the move that the last of them may still change
 INNER_STEPS = 25  # prox-gradient steps per visit of a block; each costs d^2, a visit n d
 
 
@@ -125,7 +125,7 @@ class Concave(NamedTuple):
             r = 0.0
             if size > strength * TIE:
                 r = low if flat else _secular_root(squares, d, e, strength, terms.ridge, low, max(low, before))
-            if r == 0.0 or abs(r - before) <= INEXACT * abs(r - norm_of(old, d)):
+            if r == 0.0 or abs(r - before) <= SETTLED * abs(r - norm_of(old, d)):
                 break
         moved = 0.0
         for k in range(n_rows):
