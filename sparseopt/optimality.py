@@ -221,9 +221,7 @@ def positive(L: Array) -> Array:
 
 def gradient_scale(problem: Problem) -> float:
     """max_g ||grad_g L|| at w = 0 and the best intercept: the unit in which `stationarity` is measured."""
-    b = problem.loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
-    A = problem.loss.derivative(np.broadcast_to(b, problem.loss.y.shape).copy())
-    return float(problem.groups.norms(problem.design.rmatvec(A)).max())
+    return float(problem.groups.norms(problem.null_gradient).max())
 
 
 def soft(v: Array, mu: float) -> Array:

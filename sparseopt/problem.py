@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.cardinality import AtMost
-from sparseopt.designs import Design, as_design, writeable_design
+from sparseopt.designs import Design, RowBlocks, lay_out, require_finite, writeable_design
 from sparseopt.groups import Groups, as_groups
 from sparseopt.losses import Loss, get_loss
 from sparseopt.penalty import Composite, Penalty, bounded_number, named_regularizer
@@ -126,7 +126,7 @@ class Problem:
         ValueError, TypeError
             If an argument is not as described; the sentence names it, its value and the remedy.
         """
-        design = as_design(X)
+        design = lay_out(X)
         n, p = design.shape
         samples = np.shape(y)
         if not samples or samples[0] != n:
@@ -136,12 +136,13 @@ class Problem:
         names = None if X is design else getattr(X, "columns", None)
         partition = as_groups(groups, p, names, weights)
         kind = Composite if composite else Penalty
-        return cls(
-            design,
-            get_loss(loss, y, sample_weight, offset, **loss_params),
-            kind(q, partition, lam, l1_ratio, ridge),
-            bool(intercept),
-        )
+        fit = get_loss(loss, y, sample_weight, offset, **loss_params)
+        problem = cls(design, fit, kind(q, partition, lam, l1_ratio, ridge), bool(intercept))
+        if design is not X and not isinstance(design, RowBlocks):
+            # A product that solvers start with is not finite where X is not: so X is read once, not twice.
+            if fit.n_outputs > 1 or not np.isfinite(problem.null_gradient).all():
+                require_finite(design)
+        return problem
 
     @property
     def shrinkage(self) -> Penalty:
@@ -169,6 +170,12 @@ class Problem:
     def is_convex(self) -> bool:
         """Whether F is known to be convex; every loss of the package is."""
         return self.penalty.is_convex
+
+    @cached_property
+    def null_gradient(self) -> Array:
+        """Gradient of the loss in w at w = 0 and the best intercept for it, (p, K); kept, so do not write into it."""
+        b = self.loss.null_intercept() if self.intercept else np.zeros(self.n_outputs)
+        return self.design.rmatvec(self.loss.derivative(np.broadcast_to(b, self.loss.y.shape).copy()))
 
     def at(self, lam: float) -> Problem:
         """The same problem with another lam."""

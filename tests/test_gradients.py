@@ -97,6 +97,21 @@ def test_norms_bound_the_soft_thresholded_blocks() -> None:
         A = A + 0.01 * rng.normal(size=A.shape)
 
 
+def test_a_product_that_is_known_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    design, X = design_and_matrix(4, 1.0, False)
+    made: list[None] = []
+    product = type(design).rmatvec
+    monkeypatch.setattr(type(design), "rmatvec", lambda self, R: made.append(None) or product(self, R))
+    rows = np.random.default_rng(0).normal(size=(2, 20))
+    gradients = Gradients(design, Groups.from_sizes(SIZES))
+    gradients.learn(rows, X.T @ rows.T)
+    for factor, count in ((1.0, 0), (1.0 + 1e-15, 0), (1.0 + 1e-13, 1), (2.0, 2), (2.0, 2), (1.0, 3)):
+        gradients.at(factor * rows)
+        assert len(made) == count
+        np.testing.assert_allclose(gradients.V, factor * (X.T @ rows.T), rtol=1e-12, atol=1e-12)
+        assert not gradients.slack.any()
+
+
 def test_most_groups_of_a_path_are_decided_without_a_product() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(50, 3000))

@@ -367,6 +367,32 @@ def test_bad_input_is_refused_in_one_sentence(changes: dict[str, Any], kind: typ
     assert len(re.findall(r"[.!] [A-Z]", message)) == 0, f"more than one sentence: {message}"
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("convert", [np.asfortranarray, lambda X: X.astype(np.float32), csc_array])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_bad_value_is_found_in_a_sample_that_does_not_count(outputs: int, convert: Any, bad: float) -> None:
+    X, y = np.random.default_rng(0).normal(size=(9, 7)), np.arange(9.0 * outputs).reshape(9, outputs)
+    X[4, 5] = bad
+    weight = np.where(np.arange(9) == 4, 0.0, 0.125)
+    with pytest.raises(ValueError, match=f"X contains {bad} in row 4, column 5"):
+        Problem.build(convert(X), y, sample_weight=weight)
+
+
+def test_products_that_overflow_are_no_bad_values() -> None:
+    problem = Problem.build(np.full((3, 2), 1e308), [0.0, 10.0, -1e3], intercept=False)
+    assert np.isinf(problem.null_gradient).all()
+
+
+@pytest.mark.parametrize("loss", ["squares", "logistic", "poisson", "huber", "multinomial"])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_null_gradient_is_the_gradient_at_zero(intercept: bool, loss: str) -> None:
+    rng = np.random.default_rng(1)
+    problem = Problem.build(rng.normal(size=(12, 5)), np.arange(12) % 2, loss=loss, intercept=intercept)
+    b = problem.loss.null_intercept() if intercept else 0.0
+    zero = np.zeros((5, problem.n_outputs))
+    np.testing.assert_allclose(problem.null_gradient, problem.gradient(zero, b)[0], rtol=1e-12, atol=1e-15)
+
+
 def test_a_composite_checks_the_same_numbers() -> None:
     with pytest.raises(ValueError, match="lam is -1"):
         Composite(LogSum(), GROUPS, -1.0)

@@ -59,8 +59,8 @@ def test_a_product_and_a_group_count_what_they_read() -> None:
     rows = np.ones((1, 20))
     with work.counting() as counts:
         slow = Gradients(problem.design, problem.groups)
-        for _ in range(gradients.PATIENCE):
-            slow.at(rows)
+        for k in range(gradients.PATIENCE):
+            slow.at((1.0 + k) * rows)
         assert (counts["passes"], counts["columns"]) == (gradients.PATIENCE, 0)
         assert counts["flops"] == gradients.PATIENCE * 2 * 20 * 12
         slow.at(np.arange(20.0)[None, :])

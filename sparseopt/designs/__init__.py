@@ -18,7 +18,7 @@ In these three, block g is given as `features[lo:hi]`, its d = hi - lo columns o
 from __future__ import annotations
 
 from sparseopt.designs.columns import dense_columns, in_memory, take_columns
-from sparseopt.designs.convert import Design, as_design, writeable_design
+from sparseopt.designs.convert import Design, as_design, lay_out, require_finite, writeable_design
 from sparseopt.designs.csc import Csc
 from sparseopt.designs.curvature import block_curvature, block_grams, first_curvature, gradient_and_curvature
 from sparseopt.designs.dense import Dense
@@ -41,7 +41,9 @@ __all__ = [
     "gradient_and_curvature",
     "gram",
     "in_memory",
+    "lay_out",
     "nearby",
+    "require_finite",
     "take_columns",
     "window",
     "writeable_design",

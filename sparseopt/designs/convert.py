@@ -28,7 +28,7 @@ from sparseopt.designs.rows import RowBlocks, is_dask, is_sparse
 from sparseopt.threads import in_parts
 from sparseopt.vectors import vanishes
 
-__all__ = ["Design", "as_design", "writeable", "writeable_design"]
+__all__ = ["Design", "as_design", "lay_out", "require_finite", "writeable", "writeable_design"]
 
 Design: TypeAlias = Dense | Csc | RowBlocks
 
@@ -66,6 +66,14 @@ def as_design(X: Any) -> Design:
     array([[1., 3.],
            [2., 4.]])
     """
+    design = lay_out(X)
+    if design is not X and not isinstance(design, RowBlocks):
+        require_finite(design)
+    return design
+
+
+def lay_out(X: Any) -> Design:
+    """`as_design` without `require_finite`; row blocks are checked nonetheless."""
     if isinstance(X, (Dense, Csc, RowBlocks)):
         return X
     sparse, dask = is_sparse(X), is_dask(X)
@@ -86,10 +94,22 @@ def as_design(X: Any) -> Design:
         return _as_row_blocks(X)
     dtype = np.float32 if matrix.dtype == np.float32 else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
-        design = _as_csc(matrix, dtype) if sparse else Dense(writeable(np.ascontiguousarray(matrix.T, dtype)))
-    if not _is_finite(design.data if isinstance(design, Csc) else design.columns.ravel()):
-        _find_bad_value(design)
-    return design
+        return _as_csc(matrix, dtype) if sparse else Dense(writeable(np.ascontiguousarray(matrix.T, dtype)))
+
+
+def require_finite(design: Dense | Csc) -> None:
+    """ValueError with the place and value of the first entry that is not finite, if there is one."""
+    if _is_finite(design.data if isinstance(design, Csc) else design.columns.ravel()):
+        return
+    for j in range(design.shape[1]):
+        if isinstance(design, Dense):
+            column, rows = design.columns[j], None
+        else:
+            stretch = slice(design.indptr[j], design.indptr[j + 1])
+            column, rows = design.data[stretch], design.indices[stretch]
+        bad = np.flatnonzero(~np.isfinite(column))
+        if bad.size:
+            _refuse(str(column[bad[0]]), int(bad[0] if rows is None else rows[bad[0]]), j)
 
 
 def writeable(array: NDArray[Any]) -> NDArray[Any]:
@@ -241,18 +261,6 @@ def _is_finite(values: NDArray[Any]) -> bool:
     zero = values.dtype.type(0)
     in_parts(lambda lo, hi: found.append(vanishes(values[lo:hi], zero)), len(values), values.nbytes)
     return all(found)
-
-
-def _find_bad_value(design: Dense | Csc) -> None:
-    for j in range(design.shape[1]):
-        if isinstance(design, Dense):
-            column, rows = design.columns[j], None
-        else:
-            stretch = slice(design.indptr[j], design.indptr[j + 1])
-            column, rows = design.data[stretch], design.indices[stretch]
-        bad = np.flatnonzero(~np.isfinite(column))
-        if bad.size:
-            _refuse(str(column[bad[0]]), int(bad[0] if rows is None else rows[bad[0]]), j)
 
 
 def _refuse(value: str, row: int, column: int) -> NoReturn:

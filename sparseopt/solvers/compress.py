@@ -65,7 +65,7 @@ def compress(
     constant = np.ptp(y, axis=0) < 8.0 * np.finfo(float).eps * np.abs(y_mean)
     y = np.where(constant, 0.0, y - y_mean)  # the rounding of a mean would be fitted for its own sake
     x_mean = np.zeros(p)
-    product = design.rmatvec(s[:, None] * y)  # that of Xc, because s'yc = 0
+    product = np.where(constant, 0.0, -problem.null_gradient)  # Xc'S yc, because s'yc = 0
     if not worth(product):
         return None
     if problem.intercept:

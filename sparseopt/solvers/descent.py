@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.designs import Csc, Dense
 from sparseopt.optimality import dual_bound, free_columns, gradient_scale, prox_moves
 from sparseopt.penalty import Lifted, Penalty
 from sparseopt.problem import Problem
@@ -126,6 +127,8 @@ class BlockDescent:
         self.point = Iterate(problem, start)
         patience = PATIENCE if n_lams < MANY else IMPATIENCE
         self.gradients = Gradients(problem.design, problem.groups, patience)  # where the point was last checked
+        if start is None and isinstance(problem.design, (Dense, Csc)):  # not some columns of a larger design
+            self.gradients.learn(self.point.rows, problem.null_gradient)
         self.lam = np.inf  # for which the point was last solved
         self.objective = self.point.value()
         self.floor = 1e-15 * self.objective  # a gap below it is rounding
@@ -222,7 +225,7 @@ class BlockDescent:
         """Groups to start with."""
         point, penalty = self.point, self.point.penalty
         kept = (point.norms() > 0.0) | ~point.penalised
-        if not self.gradients.known:
+        if not self.gradients.rows.size:
             self._check(np.zeros_like(kept))
         threshold = (2.0 * penalty.lam - self.lam) * penalty.q.slope_at_zero() * (1.0 - penalty.l1_ratio)
         strong = 0.0 < threshold < np.inf

@@ -28,6 +28,7 @@ MEMORY = 4  # products that are remembered
 PATIENCE = 12  # products before bounds are made, whose price is that of some products
 SMALL = 32  # features of the blocks whose Gram matrix is looked at
 WORTH = 0.1  # share of undecided features above which a full product, remembered, is cheaper than single groups
+ROUNDING = 1e-14  # difference of rows, over the largest, that changes products by as much as their own rounding
 MOST = 0.7  # share of features asked for at which it is cheaper in any case
 
 
@@ -44,14 +45,26 @@ class Gradients:
         self._norms, self._mu = np.empty(len(groups)), -1.0
         self._largest = int(groups.sizes.max())
         self.known = 0  # products made so far
+        self.rows: Array = np.empty((0, 0))  # that it was last asked about
         self.past_A = self.past_V = np.empty((0, 0, 0))  # the last of them
         self.past_gram = np.zeros((MEMORY, MEMORY))  # of past_A
+
+    def learn(self, rows: Array, V: Array) -> None:
+        """Remember V = X'A for A' = rows, (K, n)."""
+        if not self.known:
+            self.past_A, self.past_V = np.zeros((MEMORY, *rows.shape)), np.zeros((MEMORY, *V.shape))
+        at = self.known % MEMORY
+        self.past_A[at], self.past_V[at] = rows, V
+        flat = self.past_A.reshape(MEMORY, -1)
+        self.past_gram[at] = self.past_gram[:, at] = flat @ flat[at]
+        self.known += 1
 
     def at(self, rows: Array) -> None:
         """Take a new A' = rows, (K, n) and contiguous; it must stay as it is while it is asked about."""
         self.rows = rows
         if self.known < self.patience:
-            self._complete()
+            if not self._knows(rows):
+                self._complete()
             return
         if self.spread is None:
             self.spread, self.level = np.empty(len(self.groups)), np.zeros(len(self.groups))
@@ -98,17 +111,20 @@ class Gradients:
         self._mu = mu
         return decided, above
 
+    def _knows(self, rows: Array) -> bool:
+        """Whether these rows are those of the last product, up to rounding; V is that product then."""
+        latest = (self.known - 1) % MEMORY
+        if not self.known or np.abs(rows - self.past_A[latest]).max() > ROUNDING * np.abs(rows).max():
+            return False
+        self._take(self.past_V[latest].copy())
+        return True
+
     def _complete(self) -> None:
-        self.V = self.design.rmatvec(self.rows.T)
-        self.slack = np.zeros(len(self.groups))
-        self._mu = -1.0
-        if not self.known:
-            self.past_A, self.past_V = np.zeros((MEMORY, *self.rows.shape)), np.zeros((MEMORY, *self.V.shape))
-        at = self.known % MEMORY
-        self.past_A[at], self.past_V[at] = self.rows, self.V
-        flat = self.past_A.reshape(MEMORY, -1)
-        self.past_gram[at] = self.past_gram[:, at] = flat @ flat[at]
-        self.known += 1
+        self._take(self.design.rmatvec(self.rows.T))
+        self.learn(self.rows, self.V)
+
+    def _take(self, V: Array) -> None:
+        self.V, self.slack, self._mu = V, np.zeros(len(self.groups)), -1.0
 
 
 @kernel
