@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.designs import block_curvature, dense_columns
+from sparseopt.designs import Dense, block_curvature, dense_columns, fits, residual
+from sparseopt.losses import Squares
 from sparseopt.problem import Problem
 
 __all__ = [
@@ -107,11 +108,8 @@ def duality_gap(problem: Problem, w: ArrayLike, b: ArrayLike = 0.0) -> DualityGa
         raise ValueError(
             f"penalty has q = {getattr(problem.penalty, 'q', None)}, for which no dual is known: see stationarity."
         )
-    z = problem.predictor(w, b)
-    A = dual_candidate(problem, z)
-    return DualityGap(
-        problem.loss.value(z) + problem.penalty.value(w), dual_bound(problem, A, problem.design.rmatvec(A))
-    )
+    z, A, V = _look(problem, w, b)
+    return DualityGap(problem.loss.value(z) + problem.penalty.value(w), dual_bound(problem, A, V))
 
 
 def dual_candidate(problem: Problem, z: Array) -> Array:
@@ -241,6 +239,26 @@ def free_columns(problem: Problem) -> Array | None:
         return np.ones((n, 1)) if problem.intercept else None
     columns = dense_columns(problem.design, features)
     return np.column_stack([np.ones(n), columns]) if problem.intercept else columns
+
+
+def _look(problem: Problem, w: ArrayLike, b: ArrayLike) -> tuple[Array, Array, Array]:
+    """z = Xw + 1 b', the `dual_candidate` A there, and X'A."""
+    design, loss = problem.design, problem.loss
+    U = free_columns(problem)
+    only_constants = U is None or (problem.intercept and U.shape[1] == 1)
+    least_squares = isinstance(loss, Squares) and loss.n_outputs == 1
+    if least_squares and only_constants and isinstance(design, Dense) and fits(design.columns):
+        s = loss.s
+        y = (loss.y if loss.offset is None else loss.y - loss.offset)[:, 0]
+        r, V, totals = residual(design.columns, s, problem.matrix(w)[:, 0], y - np.ravel(b), sums=problem.intercept)
+        z, A, V = (r + y)[:, None], (s * r)[:, None], V[:, None]
+        if U is not None:  # A loses a multiple of s
+            centred = loss.project(A, z, U)
+            A, V = centred, V - (A - centred).sum() / s.sum() * totals[:, None]
+        return z, A, V
+    z = problem.predictor(w, b)
+    A = dual_candidate(problem, z)
+    return z, A, design.rmatvec(A)
 
 
 def _scale(problem: Problem, V: Array, over: NDArray[np.int64]) -> float:

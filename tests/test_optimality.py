@@ -213,8 +213,8 @@ MUTATIONS: dict[str, tuple[str, Any, tuple[str, str, str]]] = {
         ("poisson", "both", "bounded"),
     ),
     "offset forgotten": ("dual_bound", without_offset, ("logistic", "l2", "intercept")),
-    "intercept held": ("dual_candidate", lambda p: replace(p, intercept=False), ("squares", "l2", "intercept")),
-    "free group held": ("dual_candidate", lambda p: weighted(p, np.ones(4)), ("huber", "both", "free group")),
+    "intercept held": ("free_columns", lambda p: replace(p, intercept=False), ("squares", "l2", "intercept")),
+    "free group held": ("free_columns", lambda p: weighted(p, np.ones(4)), ("huber", "both", "free group")),
 }
 
 

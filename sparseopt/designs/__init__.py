@@ -23,6 +23,7 @@ from sparseopt.designs.csc import Csc
 from sparseopt.designs.curvature import block_curvature, block_grams, first_curvature, gradient_and_curvature
 from sparseopt.designs.dense import Dense
 from sparseopt.designs.gram import gram
+from sparseopt.designs.residual import fits, residual
 from sparseopt.designs.rows import RowBlocks
 from sparseopt.designs.window import ROOM, Window, nearby, window
 
@@ -38,12 +39,14 @@ __all__ = [
     "block_grams",
     "dense_columns",
     "first_curvature",
+    "fits",
     "gradient_and_curvature",
     "gram",
     "in_memory",
     "lay_out",
     "nearby",
     "require_finite",
+    "residual",
     "take_columns",
     "window",
     "writeable_design",

@@ -23,11 +23,11 @@ from sparseopt.jit import vectorized_kernel
 from sparseopt.structs import compiled
 from sparseopt.vectors import add, dot
 
-__all__ = ["Dense"]
+__all__ = ["Dense", "add4", "dot4"]
 
 
 @vectorized_kernel
-def _dot4(a, b, c, d, r):
+def dot4(a, b, c, d, r):
     """Four products that read r once."""
     s0 = s1 = s2 = s3 = 0.0
     for i in range(r.shape[0]):
@@ -41,7 +41,7 @@ def _dot4(a, b, c, d, r):
 
 # One small function per case: the compiler inlines them, which saves more than a short column costs.
 @vectorized_kernel
-def _add4(x0, x1, x2, x3, a0, a1, a2, a3, r):
+def add4(x0, x1, x2, x3, a0, a1, a2, a3, r):
     """Four columns added while r is written once."""
     for i in range(r.shape[0]):
         r[i] += a0 * x0[i] + a1 * x1[i] + a2 * x2[i] + a3 * x3[i]
@@ -127,7 +127,7 @@ class Dense(NamedTuple):
             a, b = self.columns[features[k]], self.columns[features[k + 1]]
             c, d = self.columns[features[k + 2]], self.columns[features[k + 3]]
             for row in range(n_rows):
-                out[k - lo, row], out[k - lo + 1, row], out[k - lo + 2, row], out[k - lo + 3, row] = _dot4(
+                out[k - lo, row], out[k - lo + 1, row], out[k - lo + 2, row], out[k - lo + 3, row] = dot4(
                     a, b, c, d, rows[row]
                 )
             k += 4
@@ -135,7 +135,7 @@ class Dense(NamedTuple):
             a = self.columns[features[k]]
             row = 0
             while row + 4 <= n_rows:
-                out[k - lo, row], out[k - lo, row + 1], out[k - lo, row + 2], out[k - lo, row + 3] = _dot4(
+                out[k - lo, row], out[k - lo, row + 1], out[k - lo, row + 2], out[k - lo, row + 3] = dot4(
                     rows[row], rows[row + 1], rows[row + 2], rows[row + 3], a
                 )
                 row += 4
@@ -156,7 +156,7 @@ class Dense(NamedTuple):
                 x2, x3 = self.columns[features[k + 2]], self.columns[features[k + 3]]
                 a0, a1, a2, a3 = delta[j, row], delta[j + 1, row], delta[j + 2, row], delta[j + 3, row]
                 if uniform:
-                    _add4(x0, x1, x2, x3, c[0] * a0, c[0] * a1, c[0] * a2, c[0] * a3, r)
+                    add4(x0, x1, x2, x3, c[0] * a0, c[0] * a1, c[0] * a2, c[0] * a3, r)
                 else:
                     _add4_weighted(x0, x1, x2, x3, a0, a1, a2, a3, c, r)
                 k += 4
@@ -180,9 +180,9 @@ class Dense(NamedTuple):
                 x0, x1 = self.columns[features[j]], self.columns[features[j + 1]]
                 x2, x3 = self.columns[features[j + 2]], self.columns[features[j + 3]]
                 if uniform:  # two calls, because a may be float32
-                    s0, s1, s2, s3 = _dot4(x0, x1, x2, x3, a)
+                    s0, s1, s2, s3 = dot4(x0, x1, x2, x3, a)
                 else:
-                    s0, s1, s2, s3 = _dot4(x0, x1, x2, x3, scratch)
+                    s0, s1, s2, s3 = dot4(x0, x1, x2, x3, scratch)
                 out[k - lo, j - lo], out[k - lo, j - lo + 1] = s0, s1
                 out[k - lo, j - lo + 2], out[k - lo, j - lo + 3] = s2, s3
                 j += 4
