@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from llvmlite.binding import parse_bitcode
 from numba.core.errors import NumbaError
 
 import sparseopt
+from sparseopt import jit
 from sparseopt.jit import kernel, lean_kernel
 from sparseopt.structs import compiled
 
@@ -229,6 +231,20 @@ def test_a_kernel_from_disk_has_no_text_until_another_calls_it(project: Project)
     one, two = 0.6931471805599453, 1.3862943611198906
     project.run(RUN_PACKAGE)
     assert project.run(RUN_CALLER) == [one, 1, two, 0]
+
+
+def test_names_are_those_of_the_text() -> None:
+    evaluate(Line(2.0, 3.0), 5.0)
+    library = next(iter(evaluate.overloads.values())).library
+    text = library._get_module_for_linking().as_bitcode()
+    short = jit._names(text)
+
+    def names(text: bytes) -> set[str]:
+        module = parse_bitcode(text)
+        return {d.name for each in (module.functions, module.global_variables) for d in each if not d.is_declaration}
+
+    assert names(short) == names(text) != set()
+    assert all(len(list(block.instructions)) == 1 for f in parse_bitcode(short).functions for block in f.blocks)
 
 
 def test_a_users_process_does_not_evict_the_package(project: Project) -> None:

@@ -15,7 +15,6 @@ A value that is not finite is found because zero times it is not zero; only then
 
 from __future__ import annotations
 
-from decimal import Decimal
 from numbers import Real
 from typing import Any, NoReturn, TypeAlias
 
@@ -167,6 +166,8 @@ def _as_array(X: Any) -> NDArray[Any]:
 
 def _from_objects(matrix: NDArray[Any]) -> NDArray[np.float64]:
     """An array of Python objects as float64; text is refused even where it spells a number."""
+    from decimal import Decimal
+
     odd = {kind for kind in set(map(type, matrix.flat)) if not issubclass(kind, (Real, Decimal, np.bool_))}
     if odd:
         (row, column), value = next(entry for entry in np.ndenumerate(matrix) if type(entry[1]) in odd)
