@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numba
 
-__all__ = ["at_once", "available", "in_parts"]
+__all__ = ["at_once", "available", "in_parts", "one_blas_thread"]
 
 _Result = TypeVar("_Result")
 
@@ -53,7 +53,7 @@ def in_parts(work: Callable[[int, int], None], size: int, nbytes: int, blas: boo
         work(0, size)
         return
     ends = [size * k // n for k in range(n + 1)]
-    with _one_blas_thread() if blas else nullcontext():
+    with one_blas_thread() if blas else nullcontext():
         others = [_pool().submit(work, lo, hi) for lo, hi in pairwise(ends[1:])]
         try:
             work(0, ends[1])
@@ -91,7 +91,7 @@ def at_once(first: _Work[_Result], second: _Work[_Result]) -> tuple[_Result, _Re
             _here.is_one_of_two = outer
 
     # A thread of its own, not of the pool, which others may wait for; and BLAS would take all cores for each.
-    with _one_blas_thread(), ThreadPoolExecutor(1, "sparseopt") as beside:
+    with one_blas_thread(), ThreadPoolExecutor(1, "sparseopt") as beside:
         later = beside.submit(guarded, second)
         return guarded(first), later.result()
 
@@ -101,8 +101,16 @@ def available() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]  # set when numba is imported
 
 
-def _one_blas_thread() -> AbstractContextManager[Any]:
-    return _blas().limit(limits=1, user_api="blas")
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Keep BLAS to one thread inside. Its others wait for more work by spinning, which takes a core from ours.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> with one_blas_thread():
+    ...     inverse = np.linalg.inv(2.0 * np.eye(500))
+    """
+    return _blas().limit(limits=1, user_api="blas") if available() > 1 else nullcontext()
 
 
 @cache

@@ -9,6 +9,7 @@ stay in one piece: where they end depends on where they started.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from sparseopt.designs import Csc, Dense
 from sparseopt.progress import shown
 from sparseopt.solvers.descent import BlockDescent, Progress
-from sparseopt.threads import at_once, available
+from sparseopt.threads import at_once, available, one_blas_thread
 
 __all__ = ["Point", "follow"]
 
@@ -51,7 +52,8 @@ def follow(descent: BlockDescent, lams: Array, tol: float, max_epochs: int, prog
     design = problem.design
     large = isinstance(design, (Dense, Csc)) and design.nbytes * problem.n_outputs >= LARGE
     if not (large and penalty.is_group_lasso and len(lams) >= LONG and available() > 1):
-        return walk(descent, shown(lams, progress), lambda: False)
+        with nullcontext() if large else one_blas_thread():
+            return walk(descent, shown(lams, progress), lambda: False)
     cut = int(CUT * len(lams))
     other = BlockDescent(problem, n_lams=len(lams) - cut)
     first, last = at_once(
