@@ -106,6 +106,10 @@ def depends_on(cls: type) -> None:
 def _register(compiled: Any) -> Any:
     _kernels.append(compiled)
     _stamp(compiled)
+    cache = getattr(compiled, "_cache", None)
+    if cache is not None:  # once, because what one process wraps twice another could not read
+        cache._impl.reduce = partial(_store, cache._impl.reduce)
+        cache._impl.rebuild = partial(_load, cache._impl.rebuild)
     return compiled
 
 
@@ -151,8 +155,6 @@ def _stamp(compiled: Any) -> None:
         return
     stamp, variant = _digest()
     _keep(cache, stamp, f"-{variant}" if variant else "")
-    cache._impl.reduce = partial(_store, cache._impl.reduce)
-    cache._impl.rebuild = partial(_load, cache._impl.rebuild)
 
 
 def _store(reduce: Callable[..., Any], compiled: Any) -> Any:

@@ -233,6 +233,16 @@ def test_a_kernel_from_disk_has_no_text_until_another_calls_it(project: Project)
     assert project.run(RUN_CALLER) == [one, 1, two, 0]
 
 
+def test_the_order_of_imports_does_not_matter_to_the_cache(project: Project) -> None:
+    first, second = RUN_USER, RUN_USER.replace("import mine, kernels", "import kernels, mine")
+    assert first != second
+    assert project.run(first) == [2.0, 0]
+    assert project.run(second) == [2.0, 1]
+    project.write("mine.py", MODULE.format(factor=3.0))
+    assert project.run(second) == [3.0, 0]
+    assert project.run(first) == [3.0, 1]
+
+
 def test_names_are_those_of_the_text() -> None:
     evaluate(Line(2.0, 3.0), 5.0)
     library = next(iter(evaluate.overloads.values())).library

@@ -23,20 +23,20 @@ from sparseopt.solvers.iterate import Iterate
 HEADROOM = 0.15  # other processors sum in another order, and a sweep more or less follows
 
 BOUNDS = {
-    "dense": Work(224, 25, 3740, 4930, 15.14),
-    "wide": Work(224, 16, 7410, 10810, 4.427),
-    "corr": Work(82, 12, 1060, 1305, 3.61),
-    "unequal": Work(195, 32, 1982, 11594, 27.54),
-    "tall": Work(64, 7, 285, 275, 0.6831),
-    "sparse": Work(206, 22, 12510, 28940, 1.873),
-    "logistic": Work(322, 28, 4620, 6950, 23.85),
-    "multitask": Work(184, 24, 287, 2293, 60.67),
-    "sgl": Work(248, 23, 3520, 4360, 13.2),
-    "dense, intercept": Work(226, 26, 3650, 4880, 15.5),
-    "logistic, intercept": Work(302, 27, 4540, 6755, 22.28),
-    "dense, mcp": Work(499, 22, 1930, 1560, 14.8),
-    "dense, scad": Work(543, 20, 5825, 2875, 18.07),
-    "multitask, mcp": Work(588, 15, 2196, 1278, 91.74),
+    "dense": Work(224, 24, 3715, 4930, 15.03),
+    "wide": Work(224, 14, 7310, 10810, 4.263),
+    "corr": Work(82, 10, 1100, 1305, 3.418),
+    "unequal": Work(195, 30, 1887, 11594, 27.31),
+    "tall": Work(64, 6, 280, 275, 0.1826),
+    "sparse": Work(206, 21, 12520, 28940, 1.848),
+    "logistic": Work(322, 27, 4585, 6950, 23.74),
+    "multitask": Work(184, 23, 250, 2293, 60.2),
+    "sgl": Work(248, 22, 3435, 4360, 13.09),
+    "dense, intercept": Work(226, 24, 3585, 4880, 15.29),
+    "logistic, intercept": Work(302, 26, 4500, 6755, 22.17),
+    "dense, mcp": Work(499, 19, 1900, 1560, 14.8),
+    "dense, scad": Work(478, 17, 6075, 2875, 15.82),
+    "multitask, mcp": Work(588, 12, 2226, 1278, 91.74),
 }
 
 
