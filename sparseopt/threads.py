@@ -7,12 +7,12 @@ it reads some megabytes, which takes ten times as long as handing it over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from itertools import pairwise
-from threading import Event, local
+from threading import Event, Lock, local
 from typing import Any, TypeAlias, TypeVar
 
 import numba
@@ -101,8 +101,11 @@ def available() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]  # set when numba is imported
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Keep BLAS to one thread inside. Its others wait for more work by spinning, which takes a core from ours.
+
+    Several threads may be inside: the first limits BLAS, for the whole process, and the last gives it back its threads.
 
     Examples
     --------
@@ -110,7 +113,38 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     >>> with one_blas_thread():
     ...     inverse = np.linalg.inv(2.0 * np.eye(500))
     """
-    return _blas().limit(limits=1, user_api="blas") if available() > 1 else nullcontext()
+    if available() == 1:
+        yield
+        return
+    limit = _limit
+    limit.enter()
+    try:
+        yield
+    finally:
+        limit.leave()
+
+
+class _Limit:
+    """How many are inside `one_blas_thread`, and what BLAS had before."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+        self.limiter: Any = None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.limiter = _blas().limit(limits=1, user_api="blas")
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.limiter.restore_original_limits()
+
+
+_limit = _Limit()
 
 
 @cache
@@ -126,5 +160,12 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, available() - 1), "sparseopt")
 
 
-if hasattr(os, "register_at_fork"):  # a child has the pool, but none of its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _begin_anew() -> None:
+    """In the child of a fork, which has the pool and the lock, but none of the threads."""
+    global _limit
+    _pool.cache_clear()
+    _limit = _Limit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -6,14 +6,15 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numba
 import numpy as np
 import pytest
 
-from sparseopt import as_design
+from sparseopt import as_design, threads
 from sparseopt.designs.products import all_dots, some_dots
-from sparseopt.threads import WORTH, at_once, in_parts
+from sparseopt.threads import WORTH, at_once, in_parts, one_blas_thread
 
 
 @pytest.fixture
@@ -105,6 +106,44 @@ def test_an_error_in_one_of_two_stops_the_other(failing: int) -> None:
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
+def blas_threads() -> int:
+    return max(each["num_threads"] for each in threads._blas().info() if each["user_api"] == "blas")
+
+
+def overlapping(one_thread: Callable[[], AbstractContextManager[None]]) -> tuple[list[int], int]:
+    """BLAS threads while two blocks overlap that end in the order they began, and afterwards; before there are two."""
+    first, second = one_thread(), one_thread()
+    with threads._blas().limit(limits=2, user_api="blas"):
+        seen = []
+        for step in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
+            step()
+            seen.append(blas_threads())
+        second.__exit__(None, None, None)
+        return seen, blas_threads()
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_blas_gets_its_threads_back_when_the_last_has_left() -> None:
+    assert overlapping(one_blas_thread) == ([1, 1, 1], 2)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_limits_that_do_not_know_of_each_other_are_rejected() -> None:
+    assert overlapping(lambda: threads._blas().limit(limits=1, user_api="blas")) != ([1, 1, 1], 2)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_blas_gets_its_threads_back_after_an_error() -> None:
+    def fail() -> None:
+        with one_blas_thread():
+            raise KeyError(blas_threads())
+
+    before = blas_threads()
+    with pytest.raises(KeyError, match="^1$"):
+        fail()
+    assert blas_threads() == before
+
+
 def test_a_forked_process_does_not_wait_for_threads_of_its_parent() -> None:
     in_parts(lambda lo, hi: None, 100, 10 * WORTH)
     child = os.fork()
