@@ -139,7 +139,7 @@ def test_blas_gets_its_threads_back_after_an_error() -> None:
             raise KeyError(blas_threads())
 
     before = blas_threads()
-    with pytest.raises(KeyError, match="^1$"):
+    with pytest.raises(KeyError, match=r"^1$"):
         fail()
     assert blas_threads() == before
 
