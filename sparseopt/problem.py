@@ -95,7 +95,7 @@ class Problem:
         Parameters
         ----------
         X : (n, p) array, sparse matrix, data frame, memory map or Dask array
-            See `as_design`.
+            See `as_design`. It may be shared, not copied: do not change it afterwards, products with it are kept.
         y : (n,) or (n, K) array
             Targets that fit the loss: reals for squares and huber, counts for poisson, 0/1 for logistic, labels
             0, ..., K - 1 for multinomial.

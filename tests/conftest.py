@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ def _count_only(jit: Any, files: set[Path]) -> None:
 
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads, up to three, whatever the machine has."""
+    from sparseopt import threads
+
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(threads, "_pool", lambda: pool)
+        yield lambda n_threads: monkeypatch.setattr(threads, "available", lambda: n_threads)
 
 
 @pytest.fixture

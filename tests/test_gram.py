@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-import sparseopt.threads as threads
 from sparseopt.designs import as_design, gram
 from sparseopt.designs.products import combine
 
 Array = np.ndarray
 SHAPES = {"one feature": (40, 1), "few samples": (50, 30), "two parts": (30_000, 40), "chunks": (8_000, 300)}
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Sets the number of threads, up to three, whatever the machine has."""
-    with ThreadPoolExecutor(2) as pool:
-        monkeypatch.setattr(threads, "_pool", lambda: pool)
-        yield lambda n_threads: monkeypatch.setattr(threads, "available", lambda: n_threads)
 
 
 def close(found: Callable[..., Array], n: int, p: int, dtype: str, even: bool, centred: bool, single: bool) -> bool:
@@ -41,8 +31,8 @@ def close(found: Callable[..., Array], n: int, p: int, dtype: str, even: bool, c
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-def test_is_the_sum_over_samples(shape: str, dtype: str, n_threads: int, use: Callable[[int], None]) -> None:
-    use(n_threads)
+def test_is_the_sum_over_samples(shape: str, dtype: str, n_threads: int, use_threads: Callable[[int], None]) -> None:
+    use_threads(n_threads)
     for case in range(8):
         assert close(gram, *SHAPES[shape], dtype, bool(case & 1), bool(case & 2), bool(case & 4))
 
@@ -75,14 +65,14 @@ def test_the_law_rejects(wrong: Callable[..., Array]) -> None:
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])
-def test_products_are_the_same_with_any_number_of_threads(n_outputs: int, use: Callable[[int], None]) -> None:
+def test_products_are_the_same_with_any_number_of_threads(n_outputs: int, use_threads: Callable[[int], None]) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(8_000, 600)).astype(np.float32)
     W = rng.normal(size=(600, n_outputs))
     design = as_design(X)
     found = []
     for n_threads in (1, 2, 3):
-        use(n_threads)
+        use_threads(n_threads)
         found.append(combine(design, W))
     np.testing.assert_allclose(found[0], W.T @ X.T.astype(np.float64), atol=1e-11)
     assert np.array_equal(found[0], found[1])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-import sparseopt.threads as threads
 from sparseopt import Groups, Problem, optimality
 from sparseopt.designs import fits, residual
 from sparseopt.optimality import duality_gap
@@ -16,14 +14,6 @@ from sparseopt.optimality import duality_gap
 Array = np.ndarray
 Found = tuple[Array, Array, Array]
 SHAPES = {"one sample": (1, 3), "one feature": (70, 1), "odd": (1001, 7), "loops": (9_000, 901)}
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Sets the number of threads, up to three, whatever the machine has."""
-    with ThreadPoolExecutor(2) as pool:
-        monkeypatch.setattr(threads, "_pool", lambda: pool)
-        yield lambda n_threads: monkeypatch.setattr(threads, "available", lambda: n_threads)
 
 
 def case(n: int, p: int, dtype: str) -> tuple[Array, Array, Array, Array]:
@@ -48,11 +38,11 @@ def close(found: Found, columns: Array, s: Array, w: Array, t: Array, sums: bool
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("sums", [True, False])
-def test_is_the_definition(shape: str, dtype: str, sums: bool, use: Callable[[int], None]) -> None:
+def test_is_the_definition(shape: str, dtype: str, sums: bool, use_threads: Callable[[int], None]) -> None:
     columns, s, w, t = case(*SHAPES[shape], dtype)
     found = []
     for n_threads in (1, 2, 3):
-        use(n_threads)
+        use_threads(n_threads)
         found.append(residual(columns, s, w, t, sums))
         assert close(found[-1], columns, s, w, t, sums)
     for others in found[1:]:  # the number of threads does not change the rounding

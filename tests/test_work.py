@@ -25,7 +25,7 @@ HEADROOM = 0.15  # other processors sum in another order, and a sweep more or le
 BOUNDS = {
     "dense": Work(224, 24, 3715, 4930, 15.03),
     "wide": Work(224, 14, 7310, 10810, 4.263),
-    "corr": Work(82, 10, 1100, 1305, 3.418),
+    "corr": Work(82, 10, 1060, 1305, 3.418),
     "unequal": Work(195, 30, 1887, 11594, 27.31),
     "tall": Work(64, 6, 280, 275, 0.1826),
     "sparse": Work(206, 21, 12520, 28940, 1.848),
@@ -35,8 +35,8 @@ BOUNDS = {
     "dense, intercept": Work(226, 24, 3585, 4880, 15.29),
     "logistic, intercept": Work(302, 26, 4500, 6755, 22.17),
     "dense, mcp": Work(499, 19, 1900, 1560, 14.8),
-    "dense, scad": Work(478, 17, 6075, 2875, 15.82),
-    "multitask, mcp": Work(588, 12, 2226, 1278, 91.74),
+    "dense, scad": Work(478, 17, 5825, 2875, 15.82),
+    "multitask, mcp": Work(588, 12, 2196, 1278, 91.74),
 }
 
 
