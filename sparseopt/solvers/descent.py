@@ -4,8 +4,8 @@ Repeat until the answer is as accurate as asked:
 
     1. choose a working set of groups: those that are nonzero or unpenalised, and those whose gradient norm passes the
        strong rule, ||grad_g|| >= q'(0) omega_g (2 lam - lam_previous), or ranks highest;
-    2. sweep over it on a quadratic model of the loss (exact for squares), with Anderson extrapolation of the nonzero
-       groups; for other losses renew the model until it stops changing, and raise its curvature where F rose;
+    2. sweep over it on a quadratic model of the loss (exact for squares), searching F along the last sweep and the one
+       before; for other losses renew the model until it stops changing, and raise its curvature where F rose;
     3. compute the gradient of all groups. Convex: stop if the duality gap of the whole problem is small. Otherwise:
        stop if no block, inside or outside, moves under a prox step. Groups that violate optimality join the set.
 

@@ -4,11 +4,10 @@
     z (n, K)              Xw + 1 b'
     rows (K, n), sigma    the model's gradient in z, see `steps`
 
-`minimise` lowers F over some of the groups: sweeps on the model of the loss, first over all of them, then over the
-nonzero ones with Anderson extrapolation, until a sweep changes little. The model is exact for squares. For other
-losses it is renewed until it stops changing; where F rises, its curvature is raised and the step done again, which
-ends because a curvature above the bound of the loss makes the model a majoriser (and for a loss without bound,
-because the step shrinks).
+`minimise` lowers F over some of the groups: sweeps on the model of the loss, with line searches in between, until one
+changes little. The model is exact for squares. For other losses it is renewed until it stops changing, with Anderson
+extrapolation; where F rises, its curvature is raised and the step done again, which ends because a curvature above the
+bound of the loss makes the model a majoriser (and for a loss without bound, because the step shrinks).
 """
 
 from __future__ import annotations
@@ -308,7 +307,7 @@ class Iterate:
         return found
 
     def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
-        """The same for the iteration over models, judged by F; returns F."""
+        """Move to where the iteration over models would stop, if F is smaller there; returns F."""
         past_W, past_b = (np.stack(part) for part in zip(*past, strict=True))
         weights = affine_weights(past_W, past_W.shape[1])
         here: tuple[Any, ...] = self.W[features], self.b, self.z

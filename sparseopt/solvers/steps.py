@@ -15,13 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparseopt.jit import kernel, lean_kernel
-from sparseopt.solvers.blocks import block_norm, free_step
-from sparseopt.solvers.extrapolation import MEMORY, extrapolate, store
+from sparseopt.solvers.blocks import free_step
+from sparseopt.solvers.lines import Line, combine, keep, leave, search
 
 __all__ = ["Model", "Partition", "descend", "sweep"]
-
-ROUNDS = 20  # extrapolations before the zero groups of the set are visited again
-ROUGH = 0.3  # where the prox jumps, they are visited again once moves are this share of a visit's: some may wake
 
 
 class Partition(NamedTuple):
@@ -88,7 +85,7 @@ def sweep(design, kind, shape, groups, terms, model, blocks, order, W, rows, sig
 def descend(
     design, kind, shape, groups, terms, model, blocks, order, W, rows, sigma, work, goal, inexact, budget, by_move
 ):
-    """Sweeps over `order`, and over its nonzero blocks with extrapolation, until one over all changes at most `goal`.
+    """Sweeps over `order`, with line searches in between, until one changes at most `goal`.
 
     The change is the sum of d' H d over the steps, or with `by_move` the largest scaled prox move. The goal is no
     smaller than `inexact` times the first change. Returns the number of sweeps, at most `budget`, and the change of the
@@ -97,15 +94,15 @@ def descend(
     total = kind.costs(shape, groups, blocks, W)
     spent = 0
     first = np.inf
-    active = np.empty_like(order)
     features = 0
     for g in order:
         features += groups.indptr[g + 1] - groups.indptr[g]
-    n_rows = W.shape[1]
-    past_W = np.empty((MEMORY + 1, features, n_rows))
-    past_rows = np.empty((MEMORY + 1, n_rows, rows.shape[1]))
-    past_sigma = np.empty((MEMORY + 1, 1, n_rows))  # of the type of the others, so that one kernel combines all
+    line = Line(np.empty((features, W.shape[1])), np.empty_like(rows), np.empty_like(sigma))
+    last = Line(np.empty((features, W.shape[1])), np.empty_like(rows), np.empty_like(sigma))
+    norms = np.empty((3, len(order)))
+    last_exact = False
     while spent < budget:
+        keep(groups, order, W, rows, sigma, line)
         change, move, total = sweep(
             design, kind, shape, groups, terms, model, blocks, order, W, rows, sigma, total, work
         )
@@ -116,29 +113,13 @@ def descend(
             goal = max(goal, inexact * first)
         if measure <= goal:
             break
-        count = 0
-        for g in order:
-            if block_norm(groups, g, W) > 0.0:
-                active[count] = g
-                count += 1
-        if count == 0:
-            continue
-        nonzero = active[:count]
-        enough = max(0.3 * goal, ROUGH * measure) if by_move else 0.3 * goal
-        for _ in range(ROUNDS):
-            if spent + MEMORY >= budget:
-                break
-            for at in range(MEMORY + 1):
-                change, move, total = sweep(
-                    design, kind, shape, groups, terms, model, blocks, nonzero, W, rows, sigma, total, work
-                )
-                spent += 1
-                measure = move if by_move else change
-                if measure <= enough:
-                    break
-                store(groups, nonzero, W, rows, sigma, past_W, past_rows, past_sigma, at)
-            if measure <= enough:
-                break
-            extrapolate(shape, groups, terms, model, blocks, nonzero, W, rows, sigma, past_W, past_rows, past_sigma)
+        exact = leave(design, groups, model, order, W, rows, sigma, line, work)
+        ahead = search(shape, groups, terms, model, order, W, rows, sigma, total, line, norms)
+        total = kind.costs(shape, groups, blocks, W)
+        again = 0.0
+        if spent > 1 and (last_exact or not exact):
+            again = search(shape, groups, terms, model, order, W, rows, sigma, total, last, norms)
             total = kind.costs(shape, groups, blocks, W)
+        combine(1.0 + ahead, line, again, last)
+        line, last, last_exact = last, line, exact
     return spent, first
