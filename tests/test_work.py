@@ -23,20 +23,20 @@ from sparseopt.solvers.iterate import Iterate
 HEADROOM = 0.15  # other processors sum in another order, and a sweep more or less follows
 
 BOUNDS = {
-    "dense": Work(224, 24, 3715, 4930, 15.03),
-    "wide": Work(224, 14, 7310, 10810, 4.263),
-    "corr": Work(82, 10, 1060, 1305, 3.418),
-    "unequal": Work(195, 30, 1887, 11594, 27.31),
-    "tall": Work(64, 6, 280, 275, 0.1826),
-    "sparse": Work(206, 21, 12520, 28940, 1.848),
-    "logistic": Work(322, 27, 4585, 6950, 23.74),
-    "multitask": Work(184, 23, 250, 2293, 60.2),
-    "sgl": Work(248, 22, 3435, 4360, 13.09),
-    "dense, intercept": Work(226, 24, 3585, 4880, 15.29),
-    "logistic, intercept": Work(302, 26, 4500, 6755, 22.17),
-    "dense, mcp": Work(499, 19, 1900, 1560, 14.8),
-    "dense, scad": Work(478, 17, 5825, 2875, 15.82),
-    "multitask, mcp": Work(588, 12, 2196, 1278, 91.74),
+    "dense": Work(165, 24, 3705, 4930, 12.37),
+    "wide": Work(182, 13, 7230, 10130, 3.724),
+    "corr": Work(61, 10, 1060, 1305, 2.815),
+    "unequal": Work(144, 29, 1848, 11575, 21.43),
+    "tall": Work(53, 6, 280, 275, 0.1581),
+    "sparse": Work(123, 18, 6750, 20330, 1.266),
+    "logistic": Work(190, 27, 4380, 6605, 15.41),
+    "multitask": Work(132, 23, 250, 2293, 47.6),
+    "sgl": Work(180, 22, 3415, 4265, 10.65),
+    "dense, intercept": Work(161, 24, 3585, 4880, 12.08),
+    "logistic, intercept": Work(188, 26, 4330, 6505, 14.89),
+    "dense, mcp": Work(338, 19, 1900, 1560, 10.72),
+    "dense, scad": Work(318, 17, 5825, 2875, 11.69),
+    "multitask, mcp": Work(387, 12, 2082, 1259, 66.14),
 }
 
 

@@ -42,7 +42,7 @@ from sparseopt.solvers.looks import cross, judge, prox_move, stand, wake, weight
 __all__ = ["BlockDescent", "Progress", "bcd"]
 
 Array = NDArray[np.float64]
-CARE = 0.01  # beyond it, failed checks cost more than the sweeps that were saved
+CARE = 0.004  # beyond it, failed checks cost more than the sweeps that were saved
 MANY, IMPATIENCE = 10, 3  # from so many lams on, bounds of gradients pay after so few products
 AHEAD = 0.2  # of the present accuracy is aimed at while the working set grows
 GROWTH = 2  # times as many groups may join a working set that is full
@@ -207,7 +207,7 @@ class BlockDescent:
     def _goal(self, tol: float) -> float:
         if self.point.convex:
             return self.care * max(tol * abs(self.objective), self.floor)
-        return 50.0 * self.care * tol * self._scale  # a first-order measure; the change of F is its square
+        return 125.0 * self.care * tol * self._scale  # a first-order measure; the change of F is its square
 
     @property
     def _current(self) -> Problem:

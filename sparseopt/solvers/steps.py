@@ -98,7 +98,7 @@ def descend(
     for g in order:
         features += groups.indptr[g + 1] - groups.indptr[g]
     line = Line(np.empty((features, W.shape[1])), np.empty_like(rows), np.empty_like(sigma))
-    last = Line(np.empty((features, W.shape[1])), np.empty_like(rows), np.empty_like(sigma))
+    last = Line(np.zeros((features, W.shape[1])), np.zeros_like(rows), np.zeros_like(sigma))
     norms = np.empty((3, len(order)))
     last_exact = False
     while spent < budget:
@@ -111,8 +111,6 @@ def descend(
         if spent == 1:
             first = measure
             goal = max(goal, inexact * first)
-        if measure <= goal:
-            break
         exact = leave(design, groups, model, order, W, rows, sigma, line, work)
         ahead = search(shape, groups, terms, model, order, W, rows, sigma, total, line, norms)
         total = kind.costs(shape, groups, blocks, W)
@@ -122,4 +120,6 @@ def descend(
             total = kind.costs(shape, groups, blocks, W)
         combine(1.0 + ahead, line, again, last)
         line, last, last_exact = last, line, exact
+        if measure <= goal:
+            break
     return spent, first
