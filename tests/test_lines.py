@@ -150,7 +150,7 @@ def test_a_group_that_is_zero_stays_zero(name: str) -> None:
     assert field.search(field.direction(D), lines.search) != 0.0
 
 
-def way(size: float, leave: Callable[..., bool]) -> float:
+def way(size: float, leave: Callable[..., float]) -> float:
     """The largest error of the rows and sigma of a way of this size, over their size."""
     field = Field(problem_of("intercept"), 2)
     point = field.point

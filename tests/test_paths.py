@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from sparseopt import L2, MCP, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path, paths
+from sparseopt import L2, MCP, Groups, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path, paths
 from sparseopt.designs import Dense
+from sparseopt.experiments.problems import make
 from sparseopt.optimality import duality_gap
 from sparseopt.solution import ConvergenceWarning
 from sparseopt.solvers import compress
+from sparseopt.solvers.iterate import Iterate
 
 
 def data(n: int = 40, p: int = 24, seed: int = 0, outputs: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +124,19 @@ def test_sequence_and_table_agree() -> None:
     assert [solution.problem.lam for solution in solutions[2:4]] == list(solutions.lams[2:4])
     with pytest.raises(IndexError):
         solutions[10]
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_errors_do_not_grow_along_a_path(settles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lam starts from what two others extrapolate to; an inexact one of them would be worse at every refresh."""
+    instance = make("corr", "quick")
+    problem = Problem.build(instance.X, instance.y, Groups.from_sizes(instance.sizes), intercept=False)
+    if not settles:
+        monkeypatch.setattr(Iterate, "_settle", lambda self: setattr(self, "drift", 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        statuses = path(problem, n_lams=100, ratio=0.05, tol=1e-10, progress=False).statuses
+    assert all(status.ok for status in statuses) == settles
 
 
 def test_lams_of_ones_own_are_solved_in_decreasing_order() -> None:

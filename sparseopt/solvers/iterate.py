@@ -243,7 +243,8 @@ class Iterate:
             if self.drift <= REFRESH and self.curvature.least > EVEN * self.curvature.largest:
                 self.z = before_z + ((self.rows - before_rows) * self.curvature.inverse).T  # rows move by c dz
             else:
-                self.z, self.drift = self.predictor(self.W, self.b), 0
+                self.z = self.predictor(self.W, self.b)
+                self._settle()
             now = self.value()
             if now > value + ROUNDING * abs(value) and (drifted or self.drift):
                 before_z, value = self._afresh(before_W, before_b)
@@ -275,7 +276,17 @@ class Iterate:
         """Compute z and rows anew: moved along for many sweeps, they collect rounding errors."""
         self.z = self.predictor(self.W, self.b)
         self.linearise()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Say that what moves with W is exact. `last` is made so as well: extrapolation would multiply its errors."""
         self.drift = 0
+        if self.last is not None:
+            W = np.zeros_like(self.W)
+            W[self.last.features] = self.last.W
+            z = self.predictor(W, self.last.b)
+            image = np.ascontiguousarray(self.loss.derivative(z).T) if self.loss.is_quadratic else z
+            self.last = self.last._replace(image=image)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 

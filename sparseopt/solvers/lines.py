@@ -21,11 +21,12 @@ import numpy as np
 from sparseopt.jit import lean_kernel, vectorized_kernel
 from sparseopt.vectors import add, dot
 
-__all__ = ["Line", "combine", "keep", "leave", "search"]
+__all__ = ["FAINT", "LOST", "Line", "combine", "keep", "leave", "search"]
 
 FURTHEST = 2.0**40  # times the direction, at most
 ROUNDING = 1e-14  # of the penalty: a rise of F that says nothing
 FAINT = 1e-12  # of the squared rows: a way that short has lost the digits that its slope needs
+LOST = 1e-28  # of the squared rows: a way that short is rounding, and a search along it would keep sweeps from an end
 
 
 class Line(NamedTuple):
@@ -54,9 +55,9 @@ def keep(groups, order, W, rows, sigma, point):
 
 @lean_kernel
 def leave(design, groups, model, order, W, rows, sigma, point, work):
-    """Turn a point that was kept into the way from there to the present one; whether that is exact.
+    """Turn a point that was kept into the way from there to the present one; returns its square over that of rows.
 
-    The difference of two rows is good to the rounding of rows. A slope needs more where the way is short: there its
+    The difference of two rows is good to the rounding of rows. A slope needs more where the way is FAINT: there its
     rows are computed from its coefficients, which takes half as long as a sweep.
     """
     at = 0
@@ -73,8 +74,9 @@ def leave(design, groups, model, order, W, rows, sigma, point, work):
             point.rows[k, i] = rows[k, i] - point.rows[k, i]
         way += dot(point.rows[k], point.rows[k])
         size += dot(rows[k], rows[k])
-    if way > FAINT * size:
-        return False
+    share = way / size if size > 0.0 else 0.0
+    if share > FAINT or share <= LOST:
+        return share
     for k in range(len(rows)):
         point.sigma[k] = 0.0
         for i in range(rows.shape[1]):
@@ -93,7 +95,7 @@ def leave(design, groups, model, order, W, rows, sigma, point, work):
             at += 1
         if moves:
             design.block_add(groups.indices, lo, hi, work.columns, model.c, point.rows)
-    return True
+    return share
 
 
 @lean_kernel

@@ -16,7 +16,7 @@ import numpy as np
 
 from sparseopt.jit import kernel, lean_kernel
 from sparseopt.solvers.blocks import free_step
-from sparseopt.solvers.lines import Line, combine, keep, leave, search
+from sparseopt.solvers.lines import FAINT, LOST, Line, combine, keep, leave, search
 
 __all__ = ["Model", "Partition", "descend", "sweep"]
 
@@ -111,11 +111,14 @@ def descend(
         if spent == 1:
             first = measure
             goal = max(goal, inexact * first)
-        exact = leave(design, groups, model, order, W, rows, sigma, line, work)
-        ahead = search(shape, groups, terms, model, order, W, rows, sigma, total, line, norms)
-        total = kind.costs(shape, groups, blocks, W)
+        way = leave(design, groups, model, order, W, rows, sigma, line, work)
+        exact = way <= FAINT
+        ahead = 0.0
         again = 0.0
-        if spent > 1 and (last_exact or not exact):
+        if way > LOST:
+            ahead = search(shape, groups, terms, model, order, W, rows, sigma, total, line, norms)
+            total = kind.costs(shape, groups, blocks, W)
+        if way > LOST and spent > 1 and (last_exact or not exact):
             again = search(shape, groups, terms, model, order, W, rows, sigma, total, last, norms)
             total = kind.costs(shape, groups, blocks, W)
         combine(1.0 + ahead, line, again, last)
