@@ -118,6 +118,7 @@ def descend(
         if way > LOST:
             ahead = search(shape, groups, terms, model, order, W, rows, sigma, total, line, norms)
             total = kind.costs(shape, groups, blocks, W)
+        # Where this way had to be exact, one that is not would spoil the slope, and the sum of both.
         if way > LOST and spent > 1 and (last_exact or not exact):
             again = search(shape, groups, terms, model, order, W, rows, sigma, total, last, norms)
             total = kind.costs(shape, groups, blocks, W)
