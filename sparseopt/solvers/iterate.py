@@ -249,7 +249,7 @@ class Iterate:
             if now > value + ROUNDING * abs(value) and (drifted or self.drift):
                 before_z, value = self._afresh(before_W, before_b)
                 self.z, now = self._afresh(self.W, self.b)
-                self.drift = 0
+                self._settle()
             if now <= value + ROUNDING * abs(value):
                 value, boost = now, max(1.0, boost / 4.0)
             else:
