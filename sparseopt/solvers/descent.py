@@ -12,7 +12,6 @@ Repeat until the answer is as accurate as asked:
 Step 3 sees every group, so no choice in step 1 can make an answer wrong.
 
 References: Tibshirani et al. (2012), "Strong rules for discarding predictors in lasso-type problems", JRSS B 74.
-Bertrand, Massias (2021), "Anderson acceleration of coordinate descent", AISTATS.
 Yang, Zou (2015), Stat. Comput. 25, and Qin, Scheinberg, Goldfarb (2013), Math. Prog. Comp. 5, for exact block steps.
 """
 

@@ -5,14 +5,15 @@
     rows (K, n), sigma    the model's gradient in z, see `steps`
 
 `minimise` lowers F over some of the groups: sweeps on the model of the loss, with line searches in between, until one
-changes little. The model is exact for squares. For other losses it is renewed until it stops changing, with Anderson
-extrapolation; where F rises, its curvature is raised and the step done again, which ends because a curvature above the
-bound of the loss makes the model a majoriser (and for a loss without bound, because the step shrinks).
+changes little. The model is exact for squares. For other losses it is renewed until it stops changing; where a model
+brought little more than the one before, F itself is searched along the last two ways. Where F rises, the curvature is
+raised and the step done again, which ends because a curvature above the bound of the loss makes the model a majoriser
+(and for a loss without bound, because the step shrinks).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,17 +24,19 @@ from sparseopt.problem import Problem
 from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, block_norm, work_for
 from sparseopt.solvers.curvature import Curvature
-from sparseopt.solvers.extrapolation import MEMORY, affine_weights
 from sparseopt.solvers.kinds import Concave, Exact, Proximal
+from sparseopt.solvers.lines import FAINT
 from sparseopt.solvers.looks import weighted_square, worth
 from sparseopt.solvers.steps import Partition, descend
+from sparseopt.solvers.ways import Way, lowest, penalty_slope
 
 __all__ = ["Iterate"]
 
 Array = NDArray[np.float64]
-REFRESH = 25  # sweeps after which z is computed anew
+REFRESH = 25  # sweeps and searches after which z is computed anew
 ROUNDING = 1e-13  # rise of F, over F, that is no rise
 EVEN = 1e-3  # least curvature over the largest from which on z is taken from the rows of the model
+SLOW = 0.1  # of the change that the model before began with; from there on F is searched between models
 INEXACT = 0.05  # the first model of a loss is minimised until sweeps change this share of what the first one did
 
 
@@ -45,6 +48,7 @@ class Snapshot(NamedTuple):
     W: Array
     b: Array
     image: Array
+    exact: bool  # image is that of W and b, not moved along with them
 
 
 class Iterate:
@@ -78,6 +82,7 @@ class Iterate:
         self._z: Array | None = None
         self._known_loss: float | None = None  # at z, of losses other than squares; the next as well
         self._known_curvature: Array | None = None
+        self._known_derivative: Array | None = None
         self.curvature = Curvature(problem)
         if self.loss.is_quadratic:
             self.curvature.at(self.loss.s)
@@ -86,7 +91,7 @@ class Iterate:
         self.work = work_for(n_outputs, int(self.groups.sizes.max()))
         self.rows: Array = np.empty((n_outputs, 0))
         self.sigma = np.zeros(n_outputs)
-        self.drift = 0  # sweeps since z was computed from W and b
+        self.drift = 0  # sweeps and searches since z was computed from W and b
         self.last: Snapshot | None = None
         self.take(problem.shrinkage)
         self.linearise()
@@ -121,7 +126,7 @@ class Iterate:
 
     @z.setter
     def z(self, value: Array) -> None:
-        self._z, self._known_loss, self._known_curvature = value, None, None
+        self._z, self._known_loss, self._known_curvature, self._known_derivative = value, None, None, None
 
     def loss_value(self) -> float:
         """L(z)."""
@@ -130,6 +135,12 @@ class Iterate:
         if self._known_loss is None:
             self._known_loss = self.loss.value(self.z)
         return self._known_loss
+
+    def derivative(self) -> Array:
+        """dL/dz, (n, K), of losses other than squares."""
+        if self._known_derivative is None:
+            self._known_derivative = self.loss.derivative(self.z)
+        return self._known_derivative
 
     def loss_curvature(self) -> Array:
         """Curvature of the loss here, (n,)."""
@@ -156,7 +167,7 @@ class Iterate:
         """A', (K, n), with A = dL/dz freed of the columns `free`, (n, m), see `optimality.dual_candidate`."""
         if free is None:
             return self.rows
-        A = self.rows.T if self.loss.is_quadratic else self.loss.derivative(self.z)
+        A = self.rows.T if self.loss.is_quadratic else self.derivative()
         z = A if self.loss.is_quadratic else self.z  # the curvature of squares is the same everywhere
         return np.ascontiguousarray(self.loss.project(A, z, free).T)
 
@@ -182,7 +193,8 @@ class Iterate:
         Needs no product with X: z is extrapolated with the coefficients.
         """
         features, quadratic = self.features, self.loss.is_quadratic
-        here = Snapshot(lam, features, self.W.take(features, axis=0), self.b, self.rows if quadratic else self.z)
+        image = self.rows if quadratic else self.z
+        here = Snapshot(lam, features, self.W.take(features, axis=0), self.b, image, exact=self.drift == 0)
         last, self.last = self.last, here
         if last is None or not last.lam > lam > self.penalty.lam:
             return
@@ -201,13 +213,13 @@ class Iterate:
     def _show(self, image: Array) -> None:
         """Take over what moves linearly with the coefficients: rows for squares, z for other losses."""
         if self.loss.is_quadratic:
-            self.rows, self._z = image, None
+            self.rows, self._z, self._known_derivative = image, None, None
         else:
             self.z = image
 
     def linearise(self, boost: float = 1.0) -> None:
         """Renew the model at this point; its curvature raised by `boost`."""
-        self.rows = np.ascontiguousarray(self.loss.derivative(self.z).T)
+        self.rows = self.derivative().T.copy()  # sweeps change it
         if not self.loss.is_quadratic:
             c, bound = boost * self.loss_curvature(), self.loss.curvature_bound()
             # Jumps of a nonconvex prox depend on the step, so there every block needs its own curvature, unraised.
@@ -231,9 +243,8 @@ class Iterate:
             if self.drift > REFRESH:
                 self.refresh()
             return spent
-        spent, boost, value = 0, 1.0, self.value()
-        features = self.groups.features(ids)
-        past: list[tuple[Array, Array]] = []
+        spent, boost, value, before_first = 0, 1.0, self.value(), np.inf
+        last: Way | None = None
         while spent < budget:
             self.curvature.include(ids)
             before_W, before_b, before_z, before_rows = self.W.copy(), self.b, self.z, self.rows.copy()
@@ -251,16 +262,14 @@ class Iterate:
                 self.z, now = self._afresh(self.W, self.b)
                 self._settle()
             if now <= value + ROUNDING * abs(value):
-                value, boost = now, max(1.0, boost / 4.0)
+                boost = max(1.0, boost / 4.0)
+                last = self._search(before_W, before_b, before_z, last) if first > SLOW * before_first else None
+                value = self.value()
             else:
                 self.W, self.b, self.z = before_W, before_b, before_z
                 boost *= 4.0
-                past = []
-            if boost == 1.0:
-                past.append((self.W[features], self.b))
-            if len(past) > MEMORY:
-                value = self._extrapolate_outer(features, past, value)
-                past = []
+                last = None
+            before_first = first
             self.linearise(boost)
             if boost > 1e12 or (first <= goal and boost == 1.0):
                 break
@@ -281,12 +290,12 @@ class Iterate:
     def _settle(self) -> None:
         """Say that what moves with W is exact. `last` is made so as well: extrapolation would multiply its errors."""
         self.drift = 0
-        if self.last is not None:
+        if self.last is not None and not self.last.exact:
             W = np.zeros_like(self.W)
             W[self.last.features] = self.last.W
             z = self.predictor(W, self.last.b)
             image = np.ascontiguousarray(self.loss.derivative(z).T) if self.loss.is_quadratic else z
-            self.last = self.last._replace(image=image)
+            self.last = self.last._replace(image=image, exact=True)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -317,18 +326,32 @@ class Iterate:
         self.W, self.b, self.z = here
         return found
 
-    def _extrapolate_outer(self, features: NDArray[np.int64], past: list[Any], value: float) -> float:
-        """Move to where the iteration over models would stop, if F is smaller there; returns F."""
-        past_W, past_b = (np.stack(part) for part in zip(*past, strict=True))
-        weights = affine_weights(past_W, past_W.shape[1])
-        here: tuple[Any, ...] = self.W[features], self.b, self.z
-        self.W[features], self.b = np.tensordot(weights, past_W[1:], axes=1), weights @ past_b[1:]
-        self.z = self.predictor(self.W, self.b)  # weights can be large, and F is compared to 13 digits
-        now = self.value()
-        if now < value:
-            return now
-        self.W[features], self.b, self.z = here
-        return value
+    def _search(self, before_W: Array, before_b: Array, before_z: Array, last: Way | None) -> Way:
+        """Search F along the way from a point to this one, and along `last`; returns the way from there in all."""
+        way = Way(self.W - before_W, self.b - before_b, self.z - before_z)
+        if np.vdot(way.z, way.z) <= FAINT * np.vdot(self.z, self.z):
+            way = way._replace(z=self.predictor(way.W, way.b))
+        way = way.plus(1.0 + self._follow(way), way, 0.0)
+        return way if last is None else way.plus(1.0, last, self._follow(last))
+
+    def _follow(self, way: Way) -> float:
+        """Move to the lowest point found on a line, if F is no larger there; returns how many times `way` away."""
+        W, b, z, value = self.W, self.b, self.z, self.value()
+
+        def slope(t: float, sign: float = 1.0) -> float:
+            A = self.loss.derivative(z + t * sign * way.z) if t else self.derivative()
+            penalty = penalty_slope(self.shape, self.partition, self.terms, self.touched, W, way.W, t, sign)
+            return sign * float(np.vdot(A, way.z)) + penalty
+
+        t = lowest(slope) or -lowest(lambda t: slope(t, -1.0))
+        if t == 0.0:
+            return t
+        self.W, self.b, self.z = W + t * way.W, b + t * way.b, z + t * way.z
+        self.drift += 1
+        if self.value() <= value + ROUNDING * abs(value):
+            return t
+        self.W, self.b, self.z = W, b, z
+        return 0.0
 
 
 @brief_kernel
