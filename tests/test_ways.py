@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparseopt import Problem
-from sparseopt.solvers import ways
+from sparseopt import Problem, bcd
+from sparseopt.solvers import iterate, ways
 from sparseopt.solvers.iterate import Iterate
 from sparseopt.solvers.ways import lowest, penalty_slope
 
@@ -86,3 +86,15 @@ def test_where_nothing_falls_and_where_all_does() -> None:
     assert lowest(lambda t: np.nan) == 0.0
     assert lowest(lambda t: -1.0) == ways.FURTHEST / 2.0
     assert lowest(lambda t: np.inf if t > 3.0 else -1.0) == 2.0, "beyond, F is infinite"
+
+
+def test_searches_between_models_save_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 40))
+    y = np.clip(np.round(X[:, :10].sum(axis=1) / 3.0) + 1.0, 0.0, 2.0).astype(int)
+    problem = Problem.build(X, y, 4, loss="multinomial", lam=1e-4)
+    found = bcd(problem, tol=1e-9)
+    monkeypatch.setattr(iterate, "SLOW", np.inf)
+    plain = bcd(problem, tol=1e-9)
+    assert found.gap <= 1e-9 and plain.gap <= 1e-9
+    assert found.epochs < 0.5 * plain.epochs

@@ -331,8 +331,9 @@ class Iterate:
         way = Way(self.W - before_W, self.b - before_b, self.z - before_z)
         if np.vdot(way.z, way.z) <= FAINT * np.vdot(self.z, self.z):
             way = way._replace(z=self.predictor(way.W, way.b))
-        way = way.plus(1.0 + self._follow(way), way, 0.0)
-        return way if last is None else way.plus(1.0, last, self._follow(last))
+        ahead = self._follow(way)
+        again = 0.0 if last is None else self._follow(last)
+        return way.plus(1.0 + ahead, last or way, again)
 
     def _follow(self, way: Way) -> float:
         """Move to the lowest point found on a line, if F is no larger there; returns how many times `way` away."""
