@@ -96,5 +96,5 @@ def test_searches_between_models_save_sweeps(monkeypatch: pytest.MonkeyPatch) ->
     found = bcd(problem, tol=1e-9)
     monkeypatch.setattr(iterate, "SLOW", np.inf)
     plain = bcd(problem, tol=1e-9)
-    assert found.gap <= 1e-9 and plain.gap <= 1e-9
+    assert max(found.gap, plain.gap) <= 1e-9
     assert found.epochs < 0.5 * plain.epochs
