@@ -16,8 +16,9 @@ import hashlib
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,41 @@ def _register(compiled: Any) -> Any:
 
 
 class _CacheFile(IndexDataCacheFile):
-    """Numba reads the index of a cache before it compares stamps; an index that names a lost class is only stale."""
+    """One file for each kernel, named after the sources and the key: types of arguments, machine and code.
 
-    def _load_index(self) -> Any:
+    Numba numbers its files and writes an index of them first, so of two processes that compile at once, one may be
+    given the other's kernel, or the one before an edit. A file that holds its key and is replaced as a whole is either
+    the kernel asked for or none.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        for path in self._files():
+            if not path.name.startswith(self._fresh()):
+                path.unlink(missing_ok=True)
+        self._save_data(self._file(key), (key, data))
+
+    def load(self, key: Any) -> Any:
         try:
-            return super()._load_index()
-        except (AttributeError, ImportError):
-            return {}
+            stored, data = self._load_data(self._file(key))
+        except (OSError, AttributeError, ImportError):  # no such file, or one that names a class that is gone
+            return None
+        return data if stored == key else None
+
+    def flush(self) -> None:
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> Iterator[Path]:
+        """All files of this kernel, fresh or stale; other processes may be at removing them."""
+        base = escape(self._index_name.removesuffix(".nbi"))
+        return Path(self._cache_path).glob(f"{base}.*.nbc")
+
+    def _fresh(self) -> str:
+        """What the names of files begin with that were made from the present sources."""
+        return self._index_name.removesuffix("nbi") + _short(f"{self._version} {self._source_stamp}")
+
+    def _file(self, key: Any) -> str:
+        return f"{self._fresh()}-{_short(str(key))}.nbc"
 
 
 class _Once:
@@ -182,6 +211,10 @@ def _names(text: bytes) -> bytes:
     variables = [f'@"{v.name}" = global i8 0' for v in module.global_variables if not v.is_declaration]
     names: bytes = parse_assembly("\n".join([*variables, *functions])).as_bitcode()
     return names
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _keep(cache: Any, stamp: str, suffix: str = "") -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from llvmlite.binding import parse_bitcode
+from numba.core.caching import IndexDataCacheFile
 from numba.core.errors import NumbaError
 
 import sparseopt
@@ -241,6 +242,63 @@ def test_the_order_of_imports_does_not_matter_to_the_cache(project: Project) -> 
     project.write("mine.py", MODULE.format(factor=3.0))
     assert project.run(second) == [3.0, 0]
     assert project.run(first) == [3.0, 1]
+
+
+def check_files_of_two_processes(make: type[IndexDataCacheFile], folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Between any two files that one process writes, another reads and writes; both get what they asked for or none."""
+
+    def cache(stamp: str) -> IndexDataCacheFile:
+        return make(cache_path=str(folder), filename_base="lines.f-1.py3", source_stamp=stamp)
+
+    def loaded(key: str) -> str | None:
+        found = cache("new").load(key)
+        assert found in (None, f"new {key}")
+        return found
+
+    cache("old").save("a", "old a")
+    one, other = cache("new"), cache("new")
+    replace = os.replace
+    others_turn = [True]
+
+    def replace_and_wait(source: str, target: str) -> None:
+        replace(source, target)
+        loaded("a")
+        if others_turn:
+            others_turn.clear()
+            other.save("b", "new b")
+            loaded("b")
+
+    with patch.context() as patched:
+        patched.setattr(os, "replace", replace_and_wait)
+        one.save("a", "new a")
+    assert loaded("a")
+    assert loaded("b")
+    assert len(list(folder.iterdir())) == 2  # "old a" is gone
+    one.flush()
+    assert loaded("a") is loaded("b") is None
+
+
+def test_processes_that_compile_at_once_do_not_mix_their_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_files_of_two_processes(jit._CacheFile, tmp_path, monkeypatch)
+
+
+def test_numbered_files_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="old a"):
+        check_files_of_two_processes(IndexDataCacheFile, tmp_path, monkeypatch)
+
+
+def test_a_kernel_of_another_version_of_numba_or_another_key_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [jit._CacheFile(cache_path=str(tmp_path), filename_base="f", source_stamp="s") for _ in range(2)]
+    files[0].save("a", 1)
+    files[1]._version = "0.0"
+    assert (files[0].load("a"), files[1].load("a")) == (1, None)
+    monkeypatch.setattr(jit, "_short", lambda text: "same")
+    files[0].save("a", 1)
+    assert (files[0].load("a"), files[0].load("b")) == (1, None)
 
 
 def test_names_are_those_of_the_text() -> None:
