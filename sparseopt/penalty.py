@@ -68,6 +68,8 @@ class Lifted(NamedTuple):
         return self.q.value(omega * u)
 
     def tangent(self, u, omega, rest):
+        if rest == 0.0:  # where a bounded q has lost its slope as well
+            return omega
         return omega * self.q.slope(omega * u) / self.q.slope(self.q.inverse(self.q.value(omega * u) + rest))
 
     def part(self, u, omega):

@@ -274,8 +274,9 @@ class Path(Sequence[Solution]):
         """Effective number of parameters of every solution, (m,).
 
         sum_g tr[(H_g + B_g)^-1 H_g] over the active groups, plus one per intercept: H_g is the curvature of the loss
-        and B_g = lam_g q'(u) / u (I - w_g w_g' / u^2) + ridge I that of the penalty without the concave q''. Exact for
-        the group lasso with orthogonal groups (Yuan, Lin 2006; Vaiter et al. 2012), an approximation otherwise.
+        and B_g = Omega' / u (I - w_g w_g' / u^2) + ridge I that of the penalty, Omega' its derivative in u = ||w_g||;
+        its second derivative, which is concave, is left out. Exact for the group lasso with orthogonal groups (Yuan,
+        Lin 2006; Vaiter et al. 2012), an approximation otherwise.
         """
         problem = self._at_hand()
         known = self._settled(problem)
@@ -359,6 +360,7 @@ class Path(Sequence[Solution]):
         active, penalty = active[~known], problem.penalty.at(float(self.lams[k]))
         W = problem.matrix(self._coefficients(k))
         c = problem.loss.curvature(self._predictor(k, problem))
+        pulls = _pulls(penalty, self.group_norms[k])
         for g, H in zip(active.tolist(), block_grams(problem.design, groups, active, c), strict=True):
             kept = np.flatnonzero(W[groups[g]].any(axis=1))  # l1 zeros inside the group are no parameters
             e, V = np.linalg.eigh(H[np.ix_(kept, kept)])
@@ -366,9 +368,7 @@ class Path(Sequence[Solution]):
             norm = self.group_norms[k, g]
             direction = V.T @ (W[groups[g]][kept] / norm)
             bend = penalty.ridge if groups.weights[g] > 0.0 else 0.0
-            pull = 0.0
-            if isinstance(penalty, Penalty) and penalty.block_strength:
-                pull = penalty.block_strength * groups.weights[g] * float(penalty.q.slope(norm)) / norm
+            pull = pulls[g]
             stiff = np.where(e + bend + pull > 0.0, e + bend + pull, 1.0)
             df += problem.n_outputs * float((e / stiff).sum())
             weight = (direction**2).sum(axis=1)
@@ -376,6 +376,19 @@ class Path(Sequence[Solution]):
             if left > 0.0:
                 df += pull * float((weight * e / stiff**2).sum()) / left
         return df
+
+
+def _pulls(penalty: Any, u: Array) -> Array:
+    """Omega' / u: the derivative of the penalty in the norm of every nonzero group, over that norm."""
+    out = np.zeros(len(u))
+    if not isinstance(penalty, Penalty) or penalty.block_strength == 0.0:  # at most k groups: nothing is shrunk
+        return out
+    shape, seen = penalty.shape, np.flatnonzero((u > 0.0) & penalty.penalised)
+    norms, weights = u[seen].tolist(), penalty.groups.weights[seen].tolist()
+    costs = [float(shape.cost(norm, omega)) for norm, omega in zip(norms, weights, strict=True)]
+    for g, norm, omega, cost in zip(seen, norms, weights, costs, strict=True):
+        out[g] = penalty.block_strength * shape.tangent(norm, omega, max(sum(costs) - cost, 0.0)) / norm
+    return out
 
 
 def _log_binomial(n: int, k: int) -> float:

@@ -9,7 +9,7 @@ import pytest
 
 from sparseopt import L0, MCP, SCAD, Arctan, Capped, Laplace, LogSum, Power, TransformedL1
 from sparseopt.jit import kernel
-from sparseopt.penalty import Separable
+from sparseopt.penalty import Lifted, Separable
 from sparseopt.solvers.blocks import Terms, Work, work_for
 from sparseopt.solvers.kinds import Concave, Proximal
 
@@ -118,6 +118,41 @@ def wrong_tangent(name: str) -> Any:
         return Concave().step(work, d, False, vals, at, vecs, vec_at, Wrong(shape), omega, terms, 0.0)[:2]
 
     return step
+
+
+def check_tangent(shape: Any, rest: float) -> None:
+    """tangent is the derivative of the penalty in the norm of one group, the others fixed."""
+    for u in (0.05, 0.6, 3.0):
+        rise = shape.whole(shape.part(u + 1e-6, OMEGA) + rest) - shape.whole(shape.part(u - 1e-6, OMEGA) + rest)
+        assert shape.tangent(u, OMEGA, rest) == pytest.approx(rise / 2e-6, rel=1e-5, abs=1e-9)
+
+
+SEPARABLE = [Separable(q) for q in (LogSum(0.5), Power(0.5), Laplace(0.7), TransformedL1(1.0), MCP(1.5), SCAD(3.0))]
+LIFTED = [Lifted(q) for q in (LogSum(0.5), Power(0.5), Laplace(0.7), TransformedL1(1.0))]
+
+
+@pytest.mark.parametrize("shape", [*SEPARABLE, *LIFTED], ids=str)
+def test_tangents(shape: Any) -> None:
+    check_tangent(shape, rest=0.0)
+
+
+@pytest.mark.parametrize("shape", LIFTED[:2], ids=str)  # the other q are bounded
+def test_tangents_beside_other_groups(shape: Any) -> None:
+    check_tangent(shape, rest=0.05)
+    check_tangent(shape, rest=0.3)
+
+
+def test_one_group_of_a_bounded_q_is_a_group_lasso_where_q_has_lost_its_slope() -> None:
+    assert Lifted(MCP(1.5)).tangent(20.0, OMEGA, 0.0) == OMEGA
+
+
+def test_the_law_of_tangents_rejects_that_of_the_sum() -> None:
+    class Sum(Separable):
+        def whole(self, parts: float) -> float:
+            return float(self.q.inverse(parts))
+
+    with pytest.raises(AssertionError):
+        check_tangent(Sum(LogSum(0.5)), rest=0.3)
 
 
 @pytest.mark.parametrize("name", ["no omega", "none", "at zero"])

@@ -13,7 +13,22 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from sparseopt import L2, MCP, Groups, Path, Problem, Scaled, Status, bcd, cross_validate, lam_max, path, paths
+from sparseopt import (
+    L2,
+    MCP,
+    Groups,
+    LogSum,
+    Path,
+    Power,
+    Problem,
+    Scaled,
+    Status,
+    bcd,
+    cross_validate,
+    lam_max,
+    path,
+    paths,
+)
 from sparseopt.designs import Dense
 from sparseopt.experiments.problems import make
 from sparseopt.optimality import duality_gap
@@ -318,6 +333,37 @@ def test_degrees_of_freedom_by_perturbing_y() -> None:
     step = 1e-4
     trace = sum((fit(y + step * e) - fit(y - step * e)) @ e for e in np.eye(30)) / (2.0 * step)
     assert path(problem, [0.05], tol=1e-14).degrees_of_freedom[0] == pytest.approx(trace, rel=1e-4)
+
+
+def effective_parameters(problem: Problem, w: np.ndarray) -> float:
+    """tr[(H + B)^-1 H] of each active group, B from differences of the penalty along a group and across it."""
+    penalty, groups, total = problem.penalty, problem.groups, 0.0
+    X, s = problem.design.columns.T, problem.loss.s
+    for g in np.flatnonzero(groups.norms(w)):
+        rows = groups[int(g)]
+        H = X[:, rows].T @ (s[:, None] * X[:, rows])
+        u = np.linalg.norm(w[rows])
+        longer, shorter = w.copy(), w.copy()
+        longer[rows] *= 1.0 + 1e-6
+        shorter[rows] *= 1.0 - 1e-6
+        slope = (penalty.value(longer) - penalty.value(shorter)) / (2e-6 * u)
+        across = np.eye(len(rows)) - np.outer(w[rows], w[rows]) / u**2
+        total += float(np.trace(np.linalg.solve(H + slope / u * across, H)))
+    return total
+
+
+@pytest.mark.parametrize("weights", ["sqrt", "ones"])
+@pytest.mark.parametrize(
+    ("q", "composite"),
+    [(L2(), False), (LogSum(0.5), False), (MCP(3.0), False), (LogSum(0.5), True), (Power(0.7), True)],
+)
+def test_degrees_of_freedom_follow_the_penalty(q: Any, composite: bool, weights: str) -> None:
+    X, y = data()
+    problem = Problem.build(X, y, groups=3, penalty=q, composite=composite, weights=weights, intercept=False)
+    solutions = path(problem, [0.2, 0.05], tol=1e-9)
+    found = [effective_parameters(solution.problem, solution.w) for solution in solutions]
+    np.testing.assert_allclose(solutions.degrees_of_freedom, found, rtol=1e-7)
+    assert solutions.n_active[-1] > 1
 
 
 def test_criteria() -> None:
