@@ -11,8 +11,8 @@ import pytest
 import subset_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection_cases import hard
 from test_basis import DEPENDENT, PLAIN, TABLE, make, span_of
-from test_selection import hard
 
 from sparseopt import Groups, Problem, Status, select, select_path
 from sparseopt.designs import Csc
