@@ -12,6 +12,7 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.centring import centred
 from sparseopt.optimality import duality_gap, gradient_scale
 from sparseopt.problem import Problem
 from sparseopt.solution import ConvergenceWarning, Path
@@ -48,7 +49,7 @@ def lam_max(problem: Problem) -> float:
     >>> lam_max(problem)
     1.25
     """
-    return descent_for(problem).zero_threshold(problem.shrinkage)
+    return descent_for(centred(problem).problem).zero_threshold(problem.shrinkage)
 
 
 def path(
@@ -103,12 +104,13 @@ def path(
     lams = None if lams is None else _values(lams)
     single = tol >= SINGLE and problem.design.dtype == np.float32
     count = n_lams if lams is None else len(lams)
-    short = None
+    near = centred(problem)
+    solved, short = near.problem, None
     if count * (LOOK + VISIT) >= problem.design.shape[1]:  # else it could not pay with all features active
-        short = compress(problem, single, lambda pulls: _pays(problem, pulls, lams, n_lams, ratio))
-    grid, found = _follow(problem, short, lams, n_lams, ratio, tol, max_epochs, progress)
-    if single and short is not None and not _holds(problem, short[0], grid[-1], found[-1], tol):
-        grid, found = _follow(problem, compress(problem), lams, n_lams, ratio, tol, max_epochs, progress)
+        short = compress(solved, single, lambda pulls: _pays(problem, pulls, lams, n_lams, ratio))
+    grid, found = _follow(solved, short, lams, n_lams, ratio, tol, max_epochs, progress)
+    if single and short is not None and not _holds(solved, short[0], grid[-1], found[-1], tol):
+        grid, found = _follow(solved, compress(solved), lams, n_lams, ratio, tol, max_epochs, progress)
     failed = sum(not done.status.ok for done, *_ in found)
     if failed:
         warnings.warn(
@@ -116,7 +118,7 @@ def path(
             ConvergenceWarning,
             stacklevel=2,
         )
-    b = np.array([b for *_, b in found])
+    b = np.array([near.intercept(*rows, b) for _, rows, b in found])
     return Path(
         problem,
         grid,
@@ -187,7 +189,7 @@ def lam_grid(problem: Problem, lams: ArrayLike | None = None, n_lams: int = 100,
     ValueError, TypeError
         If the values are not positive numbers.
     """
-    return _grid(lams, n_lams, ratio, descent_for(problem), problem)
+    return _grid(lams, n_lams, ratio, descent_for(centred(problem).problem), problem)
 
 
 def _grid(lams: ArrayLike | None, n_lams: int, ratio: float | None, descent: BlockDescent, problem: Problem) -> Array:

@@ -23,6 +23,7 @@ FLOORS = (
     ("problem",),
     ("optimality",),
     ("solution",),
+    ("centring",),
     ("solvers", "selection", "certificates", "convex"),
     ("paths", "laws"),
     ("evidence",),

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparseopt.cardinality import group_count
+from sparseopt.centring import centred
 from sparseopt.problem import Problem
 from sparseopt.progress import shown
 from sparseopt.selection.fit import Fit, as_subset_problem, refit, score, solution_of
@@ -104,18 +105,19 @@ def select(
     """
     k = group_count("k", k)
     began = time.perf_counter()
-    first = _as_fit(problem, start)
+    near = centred(problem)
+    first = _as_fit(near.problem, start)
     if method == "exact":
         from sparseopt.selection.exact import exact
 
         _check_options(exact, options)
-        chosen = None if first is None else solution_of(first, k, Status.LOCAL, 0, 0.0)
+        chosen = None if first is None else near.solution(solution_of(first, k, Status.LOCAL, 0, 0.0))
         return exact(as_subset_problem(problem, k), start=chosen, **options)
     heuristic = _heuristic(method, options)
     if first is not None:
         first = pruned(first, k)
-    fit, status, steps = heuristic(problem, k, first, **options)
-    return solution_of(fit, k, status, steps, time.perf_counter() - began)
+    fit, status, steps = heuristic(near.problem, k, first, **options)
+    return near.solution(solution_of(fit, k, status, steps, time.perf_counter() - began))
 
 
 def select_path(
@@ -163,13 +165,13 @@ def select_path(
             solutions.append(select(problem, k, method, solutions[-1] if solutions else None, **options))
         return path_of(problem, solutions)
     heuristic = _heuristic(method, options)
-    found = None
+    near, found = centred(problem), None
     if method == "splicing":
-        found = splicing_path(problem, wanted.tolist(), both_ways, progress, **options)
+        found = splicing_path(near.problem, wanted.tolist(), both_ways, progress, **options)
     if found is None:
         again = both_ways and method in ("splicing", "ompr", "iht")
-        found = _walk(problem, wanted.tolist(), partial(heuristic, **options), again, progress)
-    return path_of_fits(problem, wanted, *found)
+        found = _walk(near.problem, wanted.tolist(), partial(heuristic, **options), again, progress)
+    return near.path(path_of_fits(near.problem, wanted, *found))
 
 
 def _walk(

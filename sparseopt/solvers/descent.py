@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.centring import centred
 from sparseopt.designs import Csc, Dense
 from sparseopt.optimality import dual_bound, free_columns, gradient_scale, prox_moves
 from sparseopt.penalty import Lifted, Penalty
@@ -63,7 +64,8 @@ def bcd(
     problem : Problem
         Any loss, design and penalty, `Composite` included.
     start : Solution or (w, b), optional
-        Where to start; default zero, and for `Composite` the group lasso with the same lam.
+        Where to start; default zero, also where a convex F is larger at the start, and for `Composite` the group lasso
+        with the same lam.
     tol : float
         Convex with q = L2: relative duality gap. Otherwise: stationarity, see `sparseopt.optimality.stationarity`.
     max_epochs : int
@@ -90,8 +92,9 @@ def bcd(
     """
     from sparseopt.solvers.streamed import descent_for
 
-    descent = descent_for(problem, start)
-    solution = descent.solve(problem.shrinkage, tol, max_epochs)
+    near = centred(problem)
+    descent = descent_for(near.problem, near.start(start))
+    solution = near.solution(descent.solve(problem.shrinkage, tol, max_epochs))
     if not solution.status.ok:
         warnings.warn(solution.status.value, ConvergenceWarning, stacklevel=2)
     return solution

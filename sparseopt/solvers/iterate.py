@@ -16,17 +16,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from sparseopt.centring import Start
 from sparseopt.jit import brief_kernel
 from sparseopt.penalty import Penalty, Separable
 from sparseopt.problem import Problem
-from sparseopt.solution import Solution
 from sparseopt.solvers.blocks import Terms, block_norm, work_for
 from sparseopt.solvers.curvature import Curvature
 from sparseopt.solvers.kinds import Concave, Exact, Proximal
 from sparseopt.solvers.lines import FAINT
 from sparseopt.solvers.looks import weighted_square, worth
+from sparseopt.solvers.starts import starting_point
 from sparseopt.solvers.steps import Partition, descend
 from sparseopt.solvers.ways import Way, lowest, penalty_slope
 
@@ -59,23 +60,17 @@ class Iterate:
     problem : Problem
         Gives design, loss, groups and intercept.
     start : Solution or (w, b), optional
-        Default: zero, and the best intercept for it.
+        Default: zero, and the best intercept for it, see `starting_point`.
     """
 
-    def __init__(self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None) -> None:
+    def __init__(self, problem: Problem, start: Start = None) -> None:
         self.loss, self.design, self.groups = problem.loss, problem.design, problem.groups
         self.predictor, self.intercept = problem.predictor, problem.intercept
         self.partition = Partition(self.groups.indices, self.groups.indptr, self.groups.weights)
         self.penalised = self.groups.weights > 0.0
         self._some_free = not self.penalised.all()
         n_outputs = problem.n_outputs
-        self.W = np.zeros((problem.design.shape[1], n_outputs))
-        self.b = problem.loss.null_intercept() if problem.intercept else np.zeros(n_outputs)
-        if start is not None:
-            w, b = (start.w, start.intercept) if isinstance(start, Solution) else start
-            self.W[:] = problem.matrix(w)
-            if problem.intercept:
-                self.b = np.broadcast_to(np.asarray(b, dtype=np.float64), (n_outputs,)).copy()
+        self.W, self.b = starting_point(problem, start)
         self.is_touched = np.zeros(len(self.groups), dtype=np.bool_)  # the only groups that may be nonzero
         self._is_touched_feature = np.zeros(problem.design.shape[1], dtype=np.bool_)
         self._touch(np.flatnonzero(self.groups.norms(self.W)))

@@ -30,12 +30,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparseopt.centring import Start, centred
 from sparseopt.designs import block_curvature
 from sparseopt.groups import Groups
 from sparseopt.optimality import block_moves, dual_bound, dual_candidate, gradient_scale
 from sparseopt.penalty import Composite
 from sparseopt.problem import Problem
 from sparseopt.solution import ConvergenceWarning, Solution, Status
+from sparseopt.solvers.starts import starting_point
 
 __all__ = ["fista"]
 
@@ -63,7 +65,7 @@ def fista(
     problem : Problem
         Any loss and design; any separable penalty.
     start : Solution or (w, b), optional
-        Where to start; default w = 0 and the best intercept for it.
+        Where to start; default w = 0 and the best intercept for it, also where a convex F is larger at the start.
     tol : float
         Convex with q = L2: relative duality gap. Otherwise: stationarity, see `sparseopt.optimality.stationarity`.
     max_iter : int
@@ -97,7 +99,8 @@ def fista(
     """
     if isinstance(problem.shrinkage, Composite) and not problem.shrinkage.is_group_lasso:
         raise TypeError(f"penalty is a Composite of {problem.shrinkage.q}, whose groups do not separate: use bcd.")
-    solution = _Iteration(problem, start).run(tol, max_iter)
+    near = centred(problem)
+    solution = near.solution(_Iteration(near.problem, near.start(start)).run(tol, max_iter))
     if not solution.status.ok:
         warnings.warn(solution.status.value, ConvergenceWarning, stacklevel=2)
     return solution
@@ -116,15 +119,9 @@ class _Point(NamedTuple):
 class _Iteration:
     """The state: the last point kept, the metric, and what it takes to see the accuracy."""
 
-    def __init__(self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None) -> None:
+    def __init__(self, problem: Problem, start: Start) -> None:
         self.problem = problem
-        W = np.zeros((problem.design.shape[1], problem.n_outputs))
-        b = problem.loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
-        if start is not None:
-            w, given = (start.w, start.intercept) if isinstance(start, Solution) else start
-            W[:] = problem.matrix(w)
-            if problem.intercept:
-                b = np.broadcast_to(np.asarray(given, dtype=np.float64), b.shape).copy()
+        W, b = starting_point(problem, start)
         self.slack = 0.0 if problem.is_convex else DESCENT
         self.scale = 0.0
         self._measure(W, b)
