@@ -71,8 +71,8 @@ def centred(problem: Problem) -> Centred:
 
     Notes
     -----
-    X is copied if a column is far; looking for one takes two cache lines per column. Sparse designs and those read in
-    passes are left as they are.
+    X is copied if a column is far; looking for one takes two numbers of every other column. Sparse designs and those
+    read in passes are left as they are.
 
     Examples
     --------
@@ -99,14 +99,15 @@ def centred(problem: Problem) -> Centred:
 def _far(columns: NDArray[np.floating]) -> NDArray[np.int64]:
     """The columns that are not constant, and lie more than FAR times their spread from zero."""
     with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused elsewhere
-        ends = np.concatenate([columns[:, :ENDS], columns[:, -ENDS:]], axis=1).astype(np.float64)
-        near = np.flatnonzero(np.ptp(ends, axis=1) < AGREE * np.abs(ends[:, 0]))
+        first, last = columns[:, 0], columns[:, -1]
+        near = np.flatnonzero(np.abs(last - first) < AGREE * np.abs(first))
+        ends = np.concatenate([columns[near, :ENDS], columns[near, -ENDS:]], axis=1)
+        near = near[np.ptp(ends, axis=1) < AGREE * np.abs(ends[:, 0])]
         far = [near[:0]]
         step = max(1, CHUNK // columns.shape[1])
         for part in (near[at : at + step] for at in range(0, len(near), step)):
             values = columns[part].astype(np.float64)
-            first = values[:, 0].copy()
-            values -= first[:, None]
+            values -= columns[part, :1]
             spread = np.sqrt((values**2).mean(axis=1))
-            far.append(part[(spread > 0.0) & (np.abs(first) > FAR * spread)])
+            far.append(part[(spread > 0.0) & (np.abs(first[part]) > FAR * spread)])
     return np.concatenate(far)
