@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sparseopt.designs import Dense
+from sparseopt.designs import Csc, Dense
 from sparseopt.problem import Problem
 from sparseopt.solution import Path, Solution
 
@@ -67,12 +67,13 @@ class Centred(NamedTuple):
 
 
 def centred(problem: Problem) -> Centred:
-    """The problem with columns of a dense design moved that lie far from zero, if there is an intercept to make up for.
+    """The problem with columns moved that lie far from zero, if there is an intercept to make up for it.
 
     Notes
     -----
-    X is copied if a column is far; looking for one takes two numbers of every other column. Sparse designs and those
-    read in passes are left as they are.
+    X is copied if a column is far; looking for one takes two numbers of every other column. A column of a sparse design
+    is far only where it has no zeros, so that it stays as it is but for the values. Designs that are read in passes are
+    left alone.
 
     Examples
     --------
@@ -83,31 +84,37 @@ def centred(problem: Problem) -> Centred:
     (array([1.8e+09, 0.0e+00]), array([0., 1., 2., 3., 4., 5.]))
     """
     design = problem.design
-    if not (problem.intercept and isinstance(design, Dense)):
+    if not (problem.intercept and isinstance(design, (Dense, Csc))):
         return Centred(problem, problem, None)
-    far = _far(design.columns)
+    n, p = design.shape
+    if isinstance(design, Dense):
+        values, full = design.columns.reshape(-1), np.arange(p)
+        starts = n * full
+    else:
+        values, full = design.data, np.flatnonzero(np.diff(design.indptr) == n)
+        starts = design.indptr[full].astype(np.int64)
+    far = _far(values, starts, n)
     if not far.size:
         return Centred(problem, problem, None)
-    columns = design.columns.copy()
-    first = columns[far, 0]
-    columns[far] -= first[:, None]
-    shift = np.zeros(len(columns))
-    shift[far] = first
-    return Centred(problem, replace(problem, design=Dense(columns)), shift)
+    moved, shift = values.copy(), np.zeros(p)
+    for at, start in zip(full[far].tolist(), starts[far].tolist(), strict=True):
+        shift[at] = values[start]
+        moved[start : start + n] -= values[start]
+    near: Dense | Csc = Dense(moved.reshape(p, n)) if isinstance(design, Dense) else design._replace(data=moved)
+    return Centred(problem, replace(problem, design=near), shift)
 
 
-def _far(columns: NDArray[np.floating]) -> NDArray[np.int64]:
-    """The columns that are not constant, and lie more than FAR times their spread from zero."""
+def _far(values: NDArray[np.floating], starts: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Which of the columns that start there are not constant, and lie more than FAR times their spread from zero."""
     with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused elsewhere
-        first, last = columns[:, 0], columns[:, -1]
+        first, last = values[starts], values[starts + (n - 1)]
         near = np.flatnonzero(np.abs(last - first) < AGREE * np.abs(first))
-        ends = np.concatenate([columns[near, :ENDS], columns[near, -ENDS:]], axis=1)
+        ends = values[starts[near, None] + np.r_[: min(ENDS, n), max(n - ENDS, 0) : n]]
         near = near[np.ptp(ends, axis=1) < AGREE * np.abs(ends[:, 0])]
         far = [near[:0]]
-        step = max(1, CHUNK // columns.shape[1])
+        step = max(1, CHUNK // n)
         for part in (near[at : at + step] for at in range(0, len(near), step)):
-            values = columns[part].astype(np.float64)
-            values -= columns[part, :1]
-            spread = np.sqrt((values**2).mean(axis=1))
-            far.append(part[(spread > 0.0) & (np.abs(first[part]) > FAR * spread)])
+            columns = values[starts[part, None] + np.arange(n)].astype(np.float64)
+            spread = np.sqrt(((columns - columns[:, :1]) ** 2).mean(axis=1))
+            far.append(part[(spread > 0.0) & (np.abs(columns[:, 0]) > FAR * spread)])
     return np.concatenate(far)

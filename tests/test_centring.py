@@ -25,7 +25,7 @@ def beside(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """A point that is no solution and better than zero, and the same one wherever columns lie."""
     w = np.zeros((20, problem.n_outputs))
     w[:6] = 0.01 * np.sign((X - X.mean(axis=0)).T @ Y)[:6, None]
-    b = problem.loss.null_intercept() - problem.design.columns[:, 0] @ w
+    b = problem.loss.null_intercept() - problem.design.matvec(w)[0]
     return (w, b) if problem.n_outputs > 1 else (w[:, 0], b[0])
 
 
@@ -42,13 +42,14 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "logistic": {"loss": "logistic"},
     "several responses": {"outputs": 2},
     "few samples": {"samples": 15},
+    "sparse": {"matrix": sp.csc_array},
 }
 
 
-def build(distances: Any, dtype: type = np.float64, outputs: int = 1, samples: int = 120, **options: Any) -> Problem:
+def build(distances: Any, matrix: Any = np.asarray, outputs: int = 1, samples: int = 120, **options: Any) -> Problem:
     y = Y > 0.0 if options.get("loss") == "logistic" else Y
     y = np.column_stack([y, y[::-1]]) if outputs > 1 else y
-    return Problem.build((X + distances)[:samples].astype(dtype), y[:samples], groups=2, lam=0.05, **options)
+    return Problem.build(matrix((X + distances)[:samples]), y[:samples], groups=2, lam=0.05, **options)
 
 
 def check(solve: Callable[[Problem], Any], **options: Any) -> None:
@@ -60,7 +61,7 @@ def check(solve: Callable[[Problem], Any], **options: Any) -> None:
     b = here.intercept - DISTANCES @ here.w
     np.testing.assert_allclose(there.intercept, b, rtol=1e-6, atol=1e-6 * np.abs(DISTANCES).max())
     assert there.objective == pytest.approx(here.objective, rel=1e-6)
-    assert there.problem.design.columns[0, 0] == pytest.approx(X[0, 0] + DISTANCES[0])
+    assert there.problem.design.matvec(np.eye(20))[0, 0] == pytest.approx(X[0, 0] + DISTANCES[0])
 
 
 @pytest.mark.parametrize("options", PROBLEMS.values(), ids=PROBLEMS)
@@ -112,7 +113,7 @@ def test_lam_max_and_default_paths() -> None:
 
 def test_single_precision() -> None:
     """What is left of X in float32 is solved exactly: 3e6 + x is rounded to a quarter."""
-    problem = build(0.1 * DISTANCES, np.float32)
+    problem = build(0.1 * DISTANCES, lambda x: x.astype(np.float32))
     seen = problem.design.columns.T.astype(np.float64) - 0.1 * DISTANCES
     exact = bcd(Problem.build(seen, Y, groups=2, lam=0.05), tol=1e-9)
     np.testing.assert_allclose(bcd(problem, tol=1e-9).w, exact.w, atol=1e-6)
@@ -130,9 +131,10 @@ def test_estimators_predict_the_same() -> None:
         build(1e3),
         build(DISTANCES, intercept=False),
         Problem.build(np.hstack([X, np.full((120, 2), 1e9)]), Y, groups=2),
-        Problem.build(sp.csc_array(X + 1e7), Y, groups=2),
+        Problem.build(sp.csc_array(1e7 + np.where(np.arange(120) == 7, -1e7, X.T).T), Y, groups=2),
+        Problem.build(np.ones((1, 4)), [1.0]),
     ],
-    ids=["at zero", "a thousand", "no intercept", "constants", "sparse"],
+    ids=["at zero", "a thousand", "no intercept", "constants", "sparse", "one sample"],
 )
 def test_x_is_not_copied_without_need(problem: Problem) -> None:
     assert centred(problem).problem is problem
