@@ -10,20 +10,19 @@ m / s = 1e7 on, and choices of groups wrong from 1e6. Solvers and selectors work
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sparseopt.designs import Csc, Dense
 from sparseopt.problem import Problem
-from sparseopt.solution import Path, Solution
+from sparseopt.solution import Path, Solution, Start
 
 __all__ = ["Centred", "centred"]
 
 Array = NDArray[np.float64]
 AnyPath = TypeVar("AnyPath", bound=Path)
-Start: TypeAlias = "Solution | tuple[ArrayLike, ArrayLike] | None"
 FAR = 1e4  # times its spread: a column so far from zero is moved
 ENDS = 8  # samples at both ends of a column that must agree before all of it is measured
 AGREE = 20.0 / FAR  # of their size
@@ -37,9 +36,7 @@ class Centred(NamedTuple):
     problem: Problem
     shift: Array | None
 
-    def start(
-        self, start: Solution | tuple[ArrayLike, ArrayLike] | None
-    ) -> Solution | tuple[ArrayLike, ArrayLike] | None:
+    def start(self, start: Start) -> Start:
         """A point of the whole problem as one of the other."""
         if start is None or self.shift is None:
             return start
@@ -55,6 +52,7 @@ class Centred(NamedTuple):
         if self.shift is None:
             return found
         b = found.intercept - self.shift @ found.w
+        b = b if np.ndim(b) else float(b)
         return replace(found, problem=replace(self.whole, penalty=found.problem.penalty), intercept=b)
 
     def path(self, found: AnyPath) -> AnyPath:

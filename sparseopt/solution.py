@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +22,10 @@ from sparseopt.optimality import DualityGap, duality_gap, stationarity
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
 
-__all__ = ["BoundProof", "ConvergenceWarning", "Path", "Solution", "Status"]
+__all__ = ["BoundProof", "ConvergenceWarning", "Path", "Solution", "Start", "Status"]
 
 Array = NDArray[np.float64]
+Start: TypeAlias = "Solution | tuple[ArrayLike, ArrayLike] | None"  # where solvers begin: a solution, or (w, b)
 
 
 class ConvergenceWarning(UserWarning):

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import difflib
 
-from numpy.typing import ArrayLike
-
 from sparseopt.problem import Problem
-from sparseopt.solution import Solution
+from sparseopt.solution import Solution, Start
 from sparseopt.solvers.compress import compress
 from sparseopt.solvers.descent import BlockDescent, bcd
 from sparseopt.solvers.proximal_gradient import fista
@@ -29,7 +27,7 @@ METHODS = ("bcd", "fista")
 
 def solve(
     problem: Problem,
-    start: Solution | tuple[ArrayLike, ArrayLike] | None = None,
+    start: Start = None,
     *,
     method: str = "bcd",
     tol: float = 1e-6,

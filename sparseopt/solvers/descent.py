@@ -24,7 +24,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sparseopt.centring import centred
 from sparseopt.designs import Csc, Dense
@@ -32,7 +32,7 @@ from sparseopt.optimality import dual_bound, free_columns, gradient_scale, prox_
 from sparseopt.penalty import Lifted, Penalty
 from sparseopt.problem import Problem
 from sparseopt.regularizers import L2
-from sparseopt.solution import ConvergenceWarning, Solution, Status
+from sparseopt.solution import ConvergenceWarning, Solution, Start, Status
 from sparseopt.solvers.blocks import TIE
 from sparseopt.solvers.bounds import StepBounds
 from sparseopt.solvers.gradients import PATIENCE, Gradients
@@ -52,7 +52,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 def bcd(
     problem: Problem,
-    start: Solution | tuple[ArrayLike, ArrayLike] | None = None,
+    start: Start = None,
     *,
     tol: float = 1e-6,
     max_epochs: int = 10_000,
@@ -122,9 +122,7 @@ class BlockDescent:
         For how many penalties it will be asked; preparations that pay for many only are put off otherwise.
     """
 
-    def __init__(
-        self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None, n_lams: int = 1
-    ) -> None:
+    def __init__(self, problem: Problem, start: Start = None, n_lams: int = 1) -> None:
         self.problem = problem
         self.point = Iterate(problem, start)
         patience = PATIENCE if n_lams < MANY else IMPATIENCE

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.centring import Start
 from sparseopt.jit import brief_kernel
 from sparseopt.penalty import Penalty, Separable
 from sparseopt.problem import Problem
+from sparseopt.solution import Start
 from sparseopt.solvers.blocks import Terms, block_norm, work_for
 from sparseopt.solvers.curvature import Curvature
 from sparseopt.solvers.kinds import Concave, Exact, Proximal

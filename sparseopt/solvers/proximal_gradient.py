@@ -28,15 +28,15 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from sparseopt.centring import Start, centred
+from sparseopt.centring import centred
 from sparseopt.designs import block_curvature
 from sparseopt.groups import Groups
 from sparseopt.optimality import block_moves, dual_bound, dual_candidate, gradient_scale
 from sparseopt.penalty import Composite
 from sparseopt.problem import Problem
-from sparseopt.solution import ConvergenceWarning, Solution, Status
+from sparseopt.solution import ConvergenceWarning, Solution, Start, Status
 from sparseopt.solvers.starts import starting_point
 
 __all__ = ["fista"]
@@ -50,7 +50,7 @@ DESCENT = 1e-3  # share of theta |step|^2 by which F must fall where q is not co
 
 def fista(
     problem: Problem,
-    start: Solution | tuple[ArrayLike, ArrayLike] | None = None,
+    start: Start = None,
     *,
     tol: float = 1e-6,
     max_iter: int = 10_000,

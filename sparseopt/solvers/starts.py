@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sparseopt.centring import Start
 from sparseopt.problem import Problem
-from sparseopt.solution import Solution
+from sparseopt.solution import Solution, Start
 
 __all__ = ["starting_point"]
 

@@ -20,14 +20,14 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sparseopt.designs import RowBlocks, block_curvature, gradient_and_curvature
 from sparseopt.losses import Squares
 from sparseopt.optimality import positive, soft, step_bounds
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
-from sparseopt.solution import Solution
+from sparseopt.solution import Solution, Start
 from sparseopt.solvers.descent import FIRST_GUESS, BlockDescent, Progress
 from sparseopt.solvers.gradients import Gradients
 from sparseopt.solvers.held import Columns, Span
@@ -39,9 +39,7 @@ Array = NDArray[np.float64]
 AT_LEAST = 64  # features fetched by a pass, if there is room: few cost as much as these
 
 
-def descent_for(
-    problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None, n_lams: int = 1
-) -> BlockDescent:
+def descent_for(problem: Problem, start: Start = None, n_lams: int = 1) -> BlockDescent:
     """The block coordinate descent that fits the design; see `BlockDescent`."""
     kind = StreamedDescent if isinstance(problem.design, RowBlocks) else BlockDescent
     return kind(problem, start, n_lams)
@@ -50,9 +48,7 @@ def descent_for(
 class StreamedDescent(BlockDescent):
     """`BlockDescent` for a problem whose design is `RowBlocks`."""
 
-    def __init__(
-        self, problem: Problem, start: Solution | tuple[ArrayLike, ArrayLike] | None = None, n_lams: int = 1
-    ) -> None:
+    def __init__(self, problem: Problem, start: Start = None, n_lams: int = 1) -> None:
         self.whole = problem
         loss, groups = problem.loss, problem.groups
         b = loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
