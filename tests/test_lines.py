@@ -46,7 +46,7 @@ class Field:
             W[problem.groups.features(np.array([g]))] = 0.0
         b = problem.loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
         self.problem, self.rng, self.X = problem, rng, problem.design.matvec(np.eye(12))
-        self.point = Iterate(problem, (W if problem.n_outputs > 1 else W[:, 0], b))
+        self.point = Iterate(problem, (W, b))
         self.order = np.arange(len(SIZES))
         self.point.curvature.include(self.order)
         self.norms = np.empty((3, len(SIZES)))
@@ -86,7 +86,7 @@ def check(problem: Problem, search: Search) -> None:
             line = field.direction(D)
             t = field.search(line, search)
             np.testing.assert_allclose(field.point.W, before + t * D, atol=1e-12)
-            after = Iterate(problem, (field.point.W if problem.n_outputs > 1 else field.point.W[:, 0], field.point.b))
+            after = Iterate(problem, (field.point.W, field.point.b))
             true = field.point.rows - np.outer(field.point.sigma, field.point.curvature.full)
             np.testing.assert_allclose(
                 true, after.rows - after.rows.mean(axis=1, keepdims=True) * problem.intercept, atol=1e-10

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sparseopt import Problem, bcd, fista
-from sparseopt.solvers import iterate, proximal_gradient
+from sparseopt.solvers import descent, proximal_gradient
 from sparseopt.solvers.starts import starting_point
 
 RNG = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def follow(problem: Problem, start: Any) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("loss", ["squares", "logistic"])
 def test_a_solver_that_follows_it_is_rejected(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iterate, "starting_point", follow)
+    monkeypatch.setattr(descent, "starting_point", follow)
     with pytest.raises((AssertionError, Warning)):
         check(bcd, loss, 1e6)
 

@@ -36,7 +36,7 @@ def check(name: str, slope: Slope) -> None:
         W, way = rng.normal(size=(12, outputs)), rng.normal(size=(12, outputs))
         W[4:6] = 0.0
         way[10:] = 0.0
-        point = Iterate(problem, (W if outputs > 1 else W[:, 0], np.zeros(outputs)))
+        point = Iterate(problem, (W, np.zeros(outputs)))
         ids = np.arange(len(SIZES))
 
         def value(t: float, W: np.ndarray = W, way: np.ndarray = way, problem: Problem = problem) -> float:

@@ -38,6 +38,7 @@ from sparseopt.solvers.bounds import StepBounds
 from sparseopt.solvers.gradients import PATIENCE, Gradients
 from sparseopt.solvers.iterate import Iterate
 from sparseopt.solvers.looks import cross, judge, prox_move, stand, wake, weighted_square
+from sparseopt.solvers.starts import starting_point
 
 __all__ = ["BlockDescent", "Progress", "bcd"]
 
@@ -124,7 +125,7 @@ class BlockDescent:
 
     def __init__(self, problem: Problem, start: Start = None, n_lams: int = 1) -> None:
         self.problem = problem
-        self.point = Iterate(problem, start)
+        self.point = Iterate(problem, starting_point(problem, start))
         patience = PATIENCE if n_lams < MANY else IMPATIENCE
         self.gradients = Gradients(problem.design, problem.groups, patience)  # where the point was last checked
         if start is None and isinstance(problem.design, (Dense, Csc)):  # not some columns of a larger design

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from sparseopt.jit import brief_kernel
 from sparseopt.penalty import Penalty, Separable
 from sparseopt.problem import Problem
-from sparseopt.solution import Start
 from sparseopt.solvers.blocks import Terms, block_norm, work_for
 from sparseopt.solvers.curvature import Curvature
 from sparseopt.solvers.kinds import Concave, Exact, Proximal
@@ -59,18 +58,19 @@ class Iterate:
     ----------
     problem : Problem
         Gives design, loss, groups and intercept.
-    start : Solution or (w, b), optional
-        Default: zero, and the best intercept for it, see `starting_point`.
+    point : (W, b), optional
+        Coefficients (p, K) and intercepts (K,); default zero, and the best intercept for it.
     """
 
-    def __init__(self, problem: Problem, start: Start = None) -> None:
+    def __init__(self, problem: Problem, point: tuple[Array, Array] | None = None) -> None:
         self.loss, self.design, self.groups = problem.loss, problem.design, problem.groups
         self.predictor, self.intercept = problem.predictor, problem.intercept
         self.partition = Partition(self.groups.indices, self.groups.indptr, self.groups.weights)
         self.penalised = self.groups.weights > 0.0
         self._some_free = not self.penalised.all()
         n_outputs = problem.n_outputs
-        self.W, self.b = starting_point(problem, start)
+        W, b = starting_point(problem, None) if point is None else point
+        self.W, self.b = W.copy(), b.copy()
         self.is_touched = np.zeros(len(self.groups), dtype=np.bool_)  # the only groups that may be nonzero
         self._is_touched_feature = np.zeros(problem.design.shape[1], dtype=np.bool_)
         self._touch(np.flatnonzero(self.groups.norms(self.W)))

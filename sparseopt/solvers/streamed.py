@@ -32,6 +32,7 @@ from sparseopt.solvers.descent import FIRST_GUESS, BlockDescent, Progress
 from sparseopt.solvers.gradients import Gradients
 from sparseopt.solvers.held import Columns, Span
 from sparseopt.solvers.iterate import Iterate
+from sparseopt.solvers.starts import starting_point
 
 __all__ = ["StreamedDescent", "descent_for"]
 
@@ -70,7 +71,7 @@ class StreamedDescent(BlockDescent):
         point.fetch(np.flatnonzero(wanted), np.flatnonzero(wanted))
         super().__init__(self.store.problem, start, n_lams)
         self.point: _Fetching = point
-        point.begin(start)
+        point.begin(starting_point(self.problem, start))
         if isinstance(self.store, Columns):
             self.gradients: Any = _Passes(self.store, problem, A, V)
         self._tol = 0.0
@@ -180,10 +181,10 @@ class _Fetching(Iterate):
         self.store, self.rank = store, rank
         self.is_held = np.zeros(len(rank), dtype=np.bool_)
 
-    def begin(self, start: Any) -> None:
+    def begin(self, point: tuple[Array, Array]) -> None:
         """Start at a point, or anew at the same one, on what is held now."""
         self.problem = self.store.problem
-        Iterate.__init__(self, self.problem, start)
+        Iterate.__init__(self, self.problem, point)
 
     def minimise(self, ids: NDArray[np.int64], goal: float, budget: int) -> int:
         """As `Iterate.minimise`."""
