@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sparseopt.designs import Csc, Dense
 from sparseopt.problem import Problem
-from sparseopt.solution import Path, Solution, Start
+from sparseopt.solution import Path, Solution, Start, given_point
 
 __all__ = ["Centred", "centred"]
 
@@ -40,7 +40,7 @@ class Centred(NamedTuple):
         """A point of the whole problem as one of the other."""
         if start is None or self.shift is None:
             return start
-        w, b = (start.w, start.intercept) if isinstance(start, Solution) else start
+        w, b = given_point(start)
         return w, np.asarray(b, dtype=np.float64) + self.shift @ self.whole.matrix(w)
 
     def intercept(self, features: NDArray[np.int64], values: Array, b: Array) -> Array:

@@ -22,7 +22,7 @@ from sparseopt.optimality import DualityGap, duality_gap, stationarity
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
 
-__all__ = ["BoundProof", "ConvergenceWarning", "Path", "Solution", "Start", "Status"]
+__all__ = ["BoundProof", "ConvergenceWarning", "Path", "Solution", "Start", "Status", "given_point"]
 
 Array = NDArray[np.float64]
 Start: TypeAlias = "Solution | tuple[ArrayLike, ArrayLike] | None"  # where solvers begin: a solution, or (w, b)
@@ -276,8 +276,8 @@ class Path(Sequence[Solution]):
 
         sum_g tr[(H_g + B_g)^-1 H_g] over the active groups, plus one per intercept: H_g is the curvature of the loss
         and B_g = Omega' / u (I - w_g w_g' / u^2) + ridge I that of the penalty, Omega' its derivative in u = ||w_g||;
-        its second derivative, which is concave, is left out. Exact for the group lasso with orthogonal groups (Yuan,
-        Lin 2006; Vaiter et al. 2012), an approximation otherwise.
+        its second derivative, negative where q is concave, is left out. Exact for the group lasso with orthogonal
+        groups (Yuan, Lin 2006; Vaiter et al. 2012), an approximation otherwise.
         """
         problem = self._at_hand()
         known = self._settled(problem)
@@ -379,16 +379,22 @@ class Path(Sequence[Solution]):
         return df
 
 
+def given_point(start: Solution | tuple[ArrayLike, ArrayLike]) -> tuple[ArrayLike, ArrayLike]:
+    """w and b of a `Start`, as they were given."""
+    return (start.w, start.intercept) if isinstance(start, Solution) else start
+
+
 def _pulls(penalty: Any, u: Array) -> Array:
-    """Omega' / u: the derivative of the penalty in the norm of every nonzero group, over that norm."""
+    """Omega' / u, (n_groups,): the derivative of the penalty in the norm u of every nonzero group, over that norm."""
     out = np.zeros(len(u))
     if not isinstance(penalty, Penalty) or penalty.block_strength == 0.0:  # at most k groups: nothing is shrunk
         return out
     shape, seen = penalty.shape, np.flatnonzero((u > 0.0) & penalty.penalised)
     norms, weights = u[seen].tolist(), penalty.groups.weights[seen].tolist()
     costs = [float(shape.cost(norm, omega)) for norm, omega in zip(norms, weights, strict=True)]
+    total = sum(costs)
     for g, norm, omega, cost in zip(seen, norms, weights, costs, strict=True):
-        out[g] = penalty.block_strength * shape.tangent(norm, omega, max(sum(costs) - cost, 0.0)) / norm
+        out[g] = penalty.block_strength * shape.tangent(norm, omega, max(total - cost, 0.0)) / norm
     return out
 
 

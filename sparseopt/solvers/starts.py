@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseopt.problem import Problem
-from sparseopt.solution import Solution, Start
+from sparseopt.solution import Start, given_point
 
 __all__ = ["starting_point"]
 
@@ -31,7 +31,7 @@ def starting_point(problem: Problem, start: Start) -> tuple[Array, Array]:
     b = problem.loss.null_intercept() if problem.intercept else np.zeros(problem.n_outputs)
     if start is None:
         return W, b
-    w, given = (start.w, start.intercept) if isinstance(start, Solution) else start
+    w, given = given_point(start)
     there = problem.matrix(w).copy()
     at = np.broadcast_to(np.asarray(given, dtype=np.float64), b.shape).copy() if problem.intercept else b
     if not (np.isfinite(there).all() and np.isfinite(at).all()):

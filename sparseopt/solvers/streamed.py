@@ -27,12 +27,11 @@ from sparseopt.losses import Squares
 from sparseopt.optimality import positive, soft, step_bounds
 from sparseopt.penalty import Penalty
 from sparseopt.problem import Problem
-from sparseopt.solution import Solution, Start
+from sparseopt.solution import Solution, Start, given_point
 from sparseopt.solvers.descent import FIRST_GUESS, BlockDescent, Progress
 from sparseopt.solvers.gradients import Gradients
 from sparseopt.solvers.held import Columns, Span
 from sparseopt.solvers.iterate import Iterate
-from sparseopt.solvers.starts import starting_point
 
 __all__ = ["StreamedDescent", "descent_for"]
 
@@ -64,14 +63,14 @@ class StreamedDescent(BlockDescent):
         self.null_norms = groups.norms(V)
         wanted = ~problem.shrinkage.penalised
         if start is not None:
-            wanted |= groups.norms(problem.matrix(start.w if isinstance(start, Solution) else start[0])) > 0.0
+            wanted |= groups.norms(problem.matrix(given_point(start)[0])) > 0.0
         rank = np.argsort(-_scores(self.null_norms, groups.weights))
         wanted[rank[:FIRST_GUESS]] = True
         point = _Fetching(self.store, rank)
         point.fetch(np.flatnonzero(wanted), np.flatnonzero(wanted))
         super().__init__(self.store.problem, start, n_lams)
+        point.begin((self.point.W, self.point.b))
         self.point: _Fetching = point
-        point.begin(starting_point(self.problem, start))
         if isinstance(self.store, Columns):
             self.gradients: Any = _Passes(self.store, problem, A, V)
         self._tol = 0.0
